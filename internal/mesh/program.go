@@ -1,0 +1,124 @@
+package mesh
+
+import (
+	"net/netip"
+	"time"
+)
+
+// WorkloadKind is the kind of object that owns replicas.
+type WorkloadKind string
+
+// The kinds that local mode runs.
+const (
+	KindDeployment  WorkloadKind = "Deployment"
+	KindStatefulSet WorkloadKind = "StatefulSet"
+	KindJob         WorkloadKind = "Job"
+	KindProgram     WorkloadKind = "Program" // added by `vitrine run`
+)
+
+// RestartPolicy says when a program that ended is started again.
+type RestartPolicy string
+
+// Kubernetes' restart policies.
+const (
+	RestartAlways    RestartPolicy = "Always"
+	RestartOnFailure RestartPolicy = "OnFailure"
+	RestartNever     RestartPolicy = "Never"
+)
+
+// WorkloadSet is the requested form of a set of equal replicas: a Deployment, a
+// StatefulSet, a Job, or a program added by `vitrine run`.
+type WorkloadSet struct {
+	Kind           WorkloadKind
+	Namespace      string
+	Name           string
+	Source         string // file:line it was read from; "" if it came from the command line
+	Replicas       int    // for a Job: parallelism
+	Completions    int    // Job only: successful ends wanted
+	BackoffLimit   int    // Job only: failures allowed before it is given up
+	Labels         map[string]string
+	Annotations    map[string]string
+	ServiceAccount string
+	Restart        RestartPolicy
+	GracePeriod    time.Duration // from SIGTERM to SIGKILL
+	InitContainers []Container   // run in order, each to success, before Containers
+	Containers     []Container   // share the case; at least one
+	Publish        []Publish     // `vitrine run --publish`
+}
+
+// Publish opens a port of one workload on the host.
+type Publish struct {
+	Host netip.AddrPort
+	Port uint16 // of the program
+}
+
+// Container is one program of a workload. The name is Kubernetes'; there is no
+// container image: Args is run on this machine.
+type Container struct {
+	Name      string
+	Args      []string // command and args, never empty
+	Dir       string   // absolute; "" means the directory of the file, set by manifest
+	Env       []EnvVar // complete and in order, $(VAR) references already expanded
+	Ports     []ContainerPort
+	Files     []File // mounted ConfigMaps and Secrets
+	Liveness  *Probe
+	Readiness *Probe
+	Startup   *Probe
+}
+
+// EnvVar is one variable. FieldPath is set for downward-API variables, which
+// are filled in when the replica is made: metadata.name, metadata.namespace,
+// status.podIP, status.hostIP, spec.nodeName, spec.serviceAccountName,
+// metadata.labels['k'], metadata.annotations['k'].
+type EnvVar struct {
+	Name      string
+	Value     string
+	FieldPath string
+}
+
+// ContainerPort is a port that the program says it listens on.
+type ContainerPort struct {
+	Name     string
+	Port     uint16
+	Protocol Protocol
+}
+
+// File is a file that is visible to the program at Path, and nowhere else.
+type File struct {
+	Path string // absolute, inside the case
+	Data []byte
+	Mode uint32 // permission bits
+}
+
+// Probe asks a program whether it is started, ready or alive. Exactly one of
+// HTTP, TCP, GRPC and Exec is set.
+type Probe struct {
+	HTTP *HTTPProbe
+	TCP  *TCPProbe
+	GRPC *GRPCProbe
+	Exec []string
+
+	InitialDelay     time.Duration
+	Period           time.Duration
+	Timeout          time.Duration
+	SuccessThreshold int
+	FailureThreshold int
+}
+
+// HTTPProbe succeeds on a status of 200 … 399.
+type HTTPProbe struct {
+	Port    uint16
+	Path    string
+	Scheme  string // HTTP or HTTPS (certificate not verified, as the kubelet does)
+	Host    string
+	Headers []EnvVar // Name and Value only
+}
+
+// TCPProbe succeeds when a connection opens.
+type TCPProbe struct{ Port uint16 }
+
+// GRPCProbe asks grpc.health.v1.Health.
+type GRPCProbe struct {
+	Port    uint16
+	Service string
+}

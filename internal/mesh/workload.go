@@ -1,0 +1,119 @@
+package mesh
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Names that stand for "not known", as Istio writes them.
+const (
+	Unknown        = "unknown"
+	LatestRevision = "latest"
+	// DefaultCluster is the cluster id of a mesh that was given none.
+	DefaultCluster = "Kubernetes"
+	// DefaultTrustDomain and DefaultDomain are Kubernetes' and Istio's defaults.
+	DefaultTrustDomain = "cluster.local"
+	DefaultDomain      = "cluster.local"
+	DefaultNamespace   = "default"
+)
+
+// Workload is one running replica as the mesh knows it: what Kubernetes calls a
+// pod. It is the unit that has a mesh IP, a proxy and a reporter.
+type Workload struct {
+	Name           string            // pod-like name, unique in its namespace: web-app-v1-6f9c7d-x2k4q
+	Namespace      string            //
+	Owner          string            // workload name of the metrics: web-app-v1
+	OwnerKind      WorkloadKind      //
+	ServiceAccount string            //
+	Cluster        string            // cluster id; DefaultCluster when not set
+	Labels         map[string]string // of the pod
+	IP             netip.Addr        // mesh IP (see MeshIP), stable for the life of Name
+	CaseIP         netip.Addr        // address inside the case (see CaseIP4)
+	CaseIP6        netip.Addr        // invalid when IPv6 is off
+	Ports          []WorkloadPort    // declared ports, in wire-port order
+	Ready          bool              // passes its readiness probe and is not ending
+}
+
+// WorkloadPort is one port that a workload's program listens on.
+type WorkloadPort struct {
+	Name     string
+	Port     uint16   // number the program listens on
+	Protocol Protocol // declared by the container port or a Service that targets it
+	WirePort uint16   // where the proxy serves it on the mesh IP (see WirePort)
+}
+
+// App is the app label of the metrics (app.kubernetes.io/name, then app), or "".
+func (w *Workload) App() string { return first(w.Labels, "app.kubernetes.io/name", "app") }
+
+// Version is the version label of the metrics, or "".
+func (w *Workload) Version() string { return first(w.Labels, "app.kubernetes.io/version", "version") }
+
+// CanonicalName is Istio's canonical service name; the owner's name if no label says so.
+func (w *Workload) CanonicalName() string {
+	if s := first(w.Labels, "service.istio.io/canonical-name", "app.kubernetes.io/name", "app"); s != "" {
+		return s
+	}
+	return w.Owner
+}
+
+// CanonicalRevision is Istio's canonical revision; "latest" if no label says so.
+func (w *Workload) CanonicalRevision() string {
+	if s := first(w.Labels, "service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"); s != "" {
+		return s
+	}
+	return LatestRevision
+}
+
+// WirePortOf finds the wire address of the program's port.
+func (w *Workload) WirePortOf(port uint16) (netip.AddrPort, bool) {
+	for i := range w.Ports {
+		if w.Ports[i].Port == port {
+			return netip.AddrPortFrom(w.IP, w.Ports[i].WirePort), true
+		}
+	}
+	return netip.AddrPort{}, false
+}
+
+// NodeID is the id by which the workload's proxy asks for its configuration,
+// in Istio's form: sidecar~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN.
+func (w *Workload) NodeID() string {
+	return "sidecar~" + w.IP.String() + "~" + w.Name + "." + w.Namespace + "~" + w.Namespace + ".svc." + DefaultDomain
+}
+
+// Key is namespace/name, unique in a mesh.
+func (w *Workload) Key() string { return w.Namespace + "/" + w.Name }
+
+// Matches reports whether every entry of a non-empty selector is among the labels.
+func (w *Workload) Matches(selector map[string]string) bool {
+	if len(selector) == 0 {
+		return false
+	}
+	for k, v := range selector {
+		if got, ok := w.Labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// Clone returns a deep copy that the caller owns.
+func (w *Workload) Clone() Workload {
+	c := *w
+	c.Ports = slices.Clone(w.Ports)
+	if w.Labels != nil {
+		c.Labels = make(map[string]string, len(w.Labels))
+		for k, v := range w.Labels {
+			c.Labels[k] = v
+		}
+	}
+	return c
+}
+
+func first(labels map[string]string, keys ...string) string {
+	for _, k := range keys {
+		if v := labels[k]; v != "" {
+			return v
+		}
+	}
+	return ""
+}
