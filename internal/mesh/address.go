@@ -47,8 +47,8 @@ type Index uint16
 // Valid reports whether i names a workload address.
 func (i Index) Valid() bool { return i >= 2 && i < 65534 }
 
-// MeshIP is the address of workload i in mesh network n (127.n.hi.lo).
-func MeshIP(n uint8, i Index) netip.Addr {
+// IP is the address of workload i in mesh network n (127.n.hi.lo).
+func IP(n uint8, i Index) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, n, byte(i >> 8), byte(i)})
 }
 

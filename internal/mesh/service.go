@@ -62,7 +62,7 @@ type Endpoint struct {
 // Snapshot is all configuration of the mesh at one version. It is immutable.
 type Snapshot struct {
 	Version   uint64     // grows by at least one with each publication
-	Net       uint8      // network byte of the mesh IPs (see MeshIP)
+	Net       uint8      // network byte of the mesh IPs (see IP)
 	Services  []Service  // sorted by Host
 	Workloads []Workload // sorted by Key; those not ready are included
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -27,7 +28,7 @@ type Workload struct {
 	ServiceAccount string            //
 	Cluster        string            // cluster id; DefaultCluster when not set
 	Labels         map[string]string // of the pod
-	IP             netip.Addr        // mesh IP (see MeshIP), stable for the life of Name
+	IP             netip.Addr        // mesh IP (see IP), stable for the life of Name
 	CaseIP         netip.Addr        // address inside the case (see CaseIP4)
 	CaseIP6        netip.Addr        // invalid when IPv6 is off
 	Ports          []WorkloadPort    // declared ports, in wire-port order
@@ -100,12 +101,7 @@ func (w *Workload) Matches(selector map[string]string) bool {
 func (w *Workload) Clone() Workload {
 	c := *w
 	c.Ports = slices.Clone(w.Ports)
-	if w.Labels != nil {
-		c.Labels = make(map[string]string, len(w.Labels))
-		for k, v := range w.Labels {
-			c.Labels[k] = v
-		}
-	}
+	c.Labels = maps.Clone(w.Labels)
 	return c
 }
 
