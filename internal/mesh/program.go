@@ -60,7 +60,8 @@ type Container struct {
 	Dir       string   // absolute; "" means the directory of the file, set by manifest
 	Env       []EnvVar // complete and in order, $(VAR) references already expanded
 	Ports     []ContainerPort
-	Files     []File // mounted ConfigMaps and Secrets
+	Files     []File // mounted ConfigMaps, Secrets and downward-API files
+	Dirs      []Dir  // mounted empty directories
 	Liveness  *Probe
 	Readiness *Probe
 	Startup   *Probe
@@ -88,6 +89,17 @@ type File struct {
 	Path string // absolute, inside the case
 	Data []byte
 	Mode uint32 // permission bits
+	// FieldPath is set for a downward-API file, whose content is filled in when
+	// the replica is made; see EnvVar.
+	FieldPath string
+}
+
+// Dir is a writable directory, empty when the replica is made, that is visible
+// to the program at Path. Containers of one replica that name the same Volume
+// share it.
+type Dir struct {
+	Path   string // absolute, inside the case
+	Volume string
 }
 
 // Probe asks a program whether it is started, ready or alive. Exactly one of
