@@ -1,0 +1,149 @@
+// Command vitrine is the control plane, the stores and the command line of a
+// Vitrine mesh. It parses arguments, calls package daemon, prints and exits.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+)
+
+// version is set by the build.
+var version = "dev" //nolint:gochecknoglobals // the linker can set only package variables
+
+// exitError carries an exit status that is not 1, with nothing more to print.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// cli is what every subcommand shares.
+type cli struct {
+	stdin       *os.File
+	out, errOut io.Writer
+	runDir      string
+	logLevel    string
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// run executes one command line and returns the exit status: 0 success,
+// 1 failure, 2 wrong usage.
+func run(ctx context.Context, args []string, stdin *os.File, out, errOut io.Writer) int {
+	c := &cli{stdin: stdin, out: out, errOut: errOut}
+	root := c.rootCommand()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	var exit exitError
+	var usage usageError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return int(exit)
+	case errors.As(err, &usage):
+		fmt.Fprintf(errOut, "vitrine: %v\nSee 'vitrine %s --help'.\n", err, usage.command)
+		return 2
+	}
+	fmt.Fprintf(errOut, "vitrine: %v\n", err)
+	return 1
+}
+
+// usageError is a command line that cannot be understood.
+type usageError struct {
+	command string
+	err     error
+}
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func (c *cli) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "vitrine",
+		Short: "See every service, touch none",
+		Long: "Vitrine puts every program of a system into a glass case and shows its traffic:\n" +
+			"Istio's metrics, PromQL and a live service graph, with no change to any program.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Version:       version,
+	}
+	root.SetVersionTemplate("vitrine {{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.runDir, "run-dir", "", "directory of the mesh's sockets (default "+daemon.DefaultRunDir()+")")
+	flags.StringVar(&c.logLevel, "log-level", "warn", "debug, info, warn or error: what Vitrine itself logs to stderr")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{command: cmd.Name(), err: err}
+	})
+	root.AddCommand(
+		c.upCommand(), c.runCommand(), c.demoCommand(), c.downCommand(),
+		c.psCommand(), c.logsCommand(), c.restartCommand(),
+		c.queryCommand(), c.graphCommand(),
+		c.doctorCommand(), c.versionCommand(),
+	)
+	wrapArgErrors(root)
+	return root
+}
+
+// wrapArgErrors makes a wrong number of arguments a usage error everywhere.
+func wrapArgErrors(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		if check := sub.Args; check != nil {
+			sub.Args = func(cmd *cobra.Command, args []string) error {
+				if err := check(cmd, args); err != nil {
+					return usageError{command: cmd.Name(), err: err}
+				}
+				return nil
+			}
+		}
+	}
+}
+
+// logger writes Vitrine's own log to stderr.
+func (c *cli) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return nil, usageError{command: "up", err: fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)}
+	}
+	return slog.New(slog.NewTextHandler(c.errOut, &slog.HandlerOptions{Level: level})), nil
+}
+
+func (c *cli) client() *daemon.Client { return daemon.NewClient(c.runDir) }
+
+func (c *cli) versionCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			info := map[string]string{"client": version}
+			if s, err := c.client().Status(cmd.Context()); err == nil {
+				info["control plane"] = s.Version
+			}
+			if output == "json" {
+				return writeJSON(c.out, map[string]string{"client": info["client"], "controlPlane": info["control plane"]})
+			}
+			fmt.Fprintf(c.out, "client version: %s\n", info["client"])
+			if v, ok := info["control plane"]; ok {
+				fmt.Fprintf(c.out, "control plane version: %s\n", v)
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output, "text", "json")
+	return cmd
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+)
+
+func (c *cli) psCommand() *cobra.Command {
+	var output, namespace string
+	cmd := &cobra.Command{
+		Use: "ps", Aliases: []string{"pods"}, Short: "List the workloads of the mesh", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			pods, err := c.client().Pods(cmd.Context())
+			if err != nil {
+				return err
+			}
+			kept := pods[:0]
+			for _, p := range pods {
+				if namespace == "" || p.Namespace == namespace {
+					kept = append(kept, p)
+				}
+			}
+			switch output {
+			case "json":
+				return writeJSON(c.out, kept)
+			case "name":
+				for _, p := range kept {
+					fmt.Fprintf(c.out, "%s/%s\n", p.Namespace, p.Name)
+				}
+				return nil
+			}
+			return c.printPods(kept, output == "wide")
+		},
+	}
+	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only this namespace (default all)")
+	outputFlag(cmd, &output, "table", "wide", "json", "name")
+	return cmd
+}
+
+func (c *cli) printPods(pods []daemon.Pod, wide bool) error {
+	if len(pods) == 0 {
+		fmt.Fprintln(c.errOut, "no workloads")
+		return nil
+	}
+	header := []string{"NAMESPACE", "NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP"}
+	if wide {
+		header = append(header, "PORTS", "PROXY", "PROXY-PID", "PIDS")
+	}
+	rows := [][]string{header}
+	for _, p := range pods {
+		ready := 0
+		for _, container := range p.Containers {
+			if container.State == "Running" {
+				ready++
+			}
+		}
+		if !p.Ready {
+			ready = 0
+		}
+		status := p.Phase
+		if p.Reason != "" {
+			status = p.Reason
+		}
+		row := []string{
+			p.Namespace, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Containers)), status,
+			fmt.Sprint(p.Restarts), age(time.Since(p.Started)), p.IP,
+		}
+		if wide {
+			row = append(row, strings.Trim(fmt.Sprint(p.Ports), "[]"), proxyState(p.Proxy), fmt.Sprint(p.ProxyPID), strings.Trim(fmt.Sprint(p.PIDs), "[]"))
+		}
+		rows = append(rows, row)
+	}
+	return table(c.out, rows)
+}
+
+// proxyState uses the words of `istioctl proxy-status`.
+func proxyState(s daemon.ProxyState) string {
+	switch {
+	case s.Rejected != "":
+		return "REJECTED"
+	case !s.Connected:
+		return "NOT CONNECTED"
+	case !s.Synced:
+		return "STALE"
+	}
+	return "SYNCED"
+}
+
+func (c *cli) logsCommand() *cobra.Command {
+	var follow bool
+	var tail int
+	cmd := &cobra.Command{
+		Use: "logs [flags] [POD | WORKLOAD | NAMESPACE/NAME]...", Short: "Print what the programs wrote",
+		Long: "Print what the programs of the named pods or workloads wrote to stdout and stderr; of all if none is named.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.client().Logs(cmd.Context(), c.out, args, follow, tail)
+		},
+		ValidArgsFunction: c.completePods,
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until interrupted")
+	cmd.Flags().IntVar(&tail, "tail", -1, "only the last N lines of each program")
+	return cmd
+}
+
+func (c *cli) restartCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "restart POD | WORKLOAD | NAMESPACE/NAME...", Short: "Replace workloads, one after the other",
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			names, err := c.client().Restart(cmd.Context(), args)
+			for _, name := range names {
+				fmt.Fprintf(c.out, "%s restarted\n", name)
+			}
+			return err
+		},
+		ValidArgsFunction: c.completePods,
+	}
+}
+
+func (c *cli) completePods(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	pods, err := c.client().Pods(cmd.Context())
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	var names []string
+	for _, p := range pods {
+		names = append(names, p.Name)
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (c *cli) downCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "down", Short: "Stop every program and the mesh", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			n, err := daemon.Down(cmd.Context(), c.runDir)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.out, "stopped %d workloads\n", n)
+			return nil
+		},
+	}
+}
+
+func (c *cli) doctorCommand() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use: "doctor", Short: "Try everything that Vitrine needs of this machine", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			checks := daemon.Doctor(cmd.Context(), c.runDir)
+			failed := 0
+			for _, check := range checks {
+				if !check.OK {
+					failed++
+				}
+			}
+			if output == "json" {
+				if err := writeJSON(c.out, checks); err != nil {
+					return err
+				}
+			} else {
+				c.printChecks(checks)
+			}
+			if failed > 0 {
+				return fmt.Errorf("%d of %d checks failed", failed, len(checks))
+			}
+			return nil
+		},
+	}
+	outputFlag(cmd, &output, "text", "json")
+	return cmd
+}
+
+func (c *cli) printChecks(checks []daemon.Check) {
+	for _, check := range checks {
+		mark := "ok  "
+		if !check.OK {
+			mark = "FAIL"
+		}
+		fmt.Fprintf(c.out, "%s  %s", mark, check.Name)
+		if check.Detail != "" {
+			fmt.Fprintf(c.out, ": %s", check.Detail)
+		}
+		fmt.Fprintln(c.out)
+		if !check.OK && check.Remedy != "" {
+			fmt.Fprintf(c.out, "      %s\n", check.Remedy)
+		}
+	}
+}

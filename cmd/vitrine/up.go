@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+)
+
+// meshFlags are the flags of every command that may start a control plane.
+func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
+	flags.StringVar(&cfg.DataDir, "data-dir", "", "directory of metrics, logs and addresses (default "+daemon.DefaultDataDir()+")")
+	flags.StringVar(&cfg.ProxyBinary, "proxy-binary", "", "the vitrine-proxy to use (default: beside vitrine, then PATH)")
+	flags.StringVar(&cfg.PrometheusAddr, "prometheus-addr", "127.0.0.1:9090", "where the Prometheus API listens")
+	flags.StringVar(&cfg.ControlAddr, "control-addr", "127.0.0.1:15014", "where the control plane's own metrics listen")
+	flags.DurationVar(&cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
+	flags.DurationVar(&cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
+	flags.Int64Var(&cfg.RetentionBytes, "retention-bytes", 2<<30, "how many bytes of metrics are kept; -1 is no bound")
+	flags.DurationVar(&cfg.EvictAfter, "evict-after", 15*time.Minute, "when a proxy forgets a silent series; negative is never")
+	flags.StringArrayVar(&cfg.RemoteWrite, "remote-write", nil, "URL that receives every sample (repeatable)")
+	flags.StringArrayVar(&cfg.RuleFiles, "rules", nil, "Prometheus rule file (repeatable)")
+	flags.StringVar(&cfg.QueryURL, "query-url", "", "external Prometheus-compatible server that answers queries instead of the embedded one")
+}
+
+func (c *cli) upCommand() *cobra.Command {
+	cfg := daemon.Config{Version: version}
+	var detach bool
+	cmd := &cobra.Command{
+		Use: "up -f FILE|DIR...", Short: "Run the programs of Kubernetes YAML as a mesh on this machine",
+		Long: "Run the programs of Kubernetes YAML as a mesh on this machine, without containers.\n" +
+			"A Deployment whose container has a command runs as local processes, one per replica, each in its own\n" +
+			"glass case. Ctrl-C stops everything. If the control plane was killed, `vitrine up` takes over what still runs.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg.Files = append(cfg.Files, args...)
+			cfg.RunDir = c.runDir
+			if detach {
+				return c.detach(cmd.Context(), cfg)
+			}
+			return c.up(cmd.Context(), cfg)
+		},
+	}
+	cmd.Flags().StringArrayVarP(&cfg.Files, "filename", "f", nil, "file or directory of YAML; - is stdin (repeatable)")
+	cmd.Flags().BoolVarP(&cfg.Watch, "watch", "w", false, "apply changes of the files; a bad edit keeps what runs")
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "go to the background once everything is ready")
+	c.meshFlags(cmd.Flags(), &cfg)
+	return cmd
+}
+
+// up runs the control plane in the foreground until ctx ends.
+func (c *cli) up(ctx context.Context, cfg daemon.Config) error {
+	m, err := c.newMesh(cfg)
+	if err != nil {
+		return err
+	}
+	return m.Run(ctx)
+}
+
+// newMesh validates the configuration and loads the files; nothing is started.
+func (c *cli) newMesh(cfg daemon.Config) (*daemon.Mesh, error) {
+	log, err := c.logger()
+	if err != nil {
+		return nil, err
+	}
+	m, err := daemon.New(cfg, daemon.IO{Stdin: c.stdin, Output: c.out, Progress: c.errOut, Log: log})
+	if err != nil {
+		var bad *daemon.ManifestError
+		if errors.As(err, &bad) {
+			for _, line := range bad.Lines {
+				fmt.Fprintln(c.errOut, line)
+			}
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+// detach starts the same command in the background and waits until it settles.
+func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
+	// Mistakes in the files are told here, not in a log file.
+	if _, err := c.newMesh(cfg); err != nil {
+		return err
+	}
+	s, err := daemon.StartDetached(ctx, cfg, c.logLevel, c.errOut)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "mesh is up: %d workloads, %d services, Prometheus on %s\n", s.Workloads, s.Services, s.Prometheus)
+	return nil
+}

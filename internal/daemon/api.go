@@ -1,0 +1,96 @@
+package daemon
+
+import (
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// The control socket speaks HTTP with JSON bodies. These are its messages; they
+// are also what the command line prints with -o json.
+
+// Status says what runs in a run directory.
+type Status struct {
+	Version    string    `json:"version"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	RunDir     string    `json:"runDir"`
+	DataDir    string    `json:"dataDir"`
+	Prometheus string    `json:"prometheus"` // base URL of the query API
+	Control    string    `json:"control"`    // base URL of the control plane's own metrics
+	Services   int       `json:"services"`
+	Workloads  int       `json:"workloads"`
+	Ready      int       `json:"ready"`   // workloads that are ready
+	Settled    bool      `json:"settled"` // every wanted workload is ready or has ended for good
+}
+
+// Pod is one workload as `vitrine ps` shows it.
+type Pod struct {
+	Namespace  string            `json:"namespace"`
+	Name       string            `json:"name"`
+	Owner      string            `json:"owner"`
+	Kind       mesh.WorkloadKind `json:"kind"`
+	App        string            `json:"app,omitempty"`
+	Version    string            `json:"version,omitempty"`
+	IP         string            `json:"ip"`
+	Ports      []uint16          `json:"ports"`
+	Phase      string            `json:"phase"`
+	Reason     string            `json:"reason,omitempty"`
+	Ready      bool              `json:"ready"`
+	Restarts   int               `json:"restarts"`
+	Started    time.Time         `json:"started"`
+	ProxyPID   int               `json:"proxyPID"`
+	PIDs       []int             `json:"pids"`
+	Containers []Container       `json:"containers"`
+	Proxy      ProxyState        `json:"proxy"`
+}
+
+// Container is one program of a Pod.
+type Container struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"`
+	Reason   string    `json:"reason,omitempty"`
+	PID      int       `json:"pid,omitempty"`
+	Restarts int       `json:"restarts"`
+	ExitCode *int      `json:"exitCode,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+}
+
+// ProxyState says whether a workload's proxy has the current configuration.
+type ProxyState struct {
+	Connected bool   `json:"connected"`
+	Synced    bool   `json:"synced"`
+	Rejected  string `json:"rejected,omitempty"` // why it refused the last push
+}
+
+// RunRequest registers one program that the caller is about to start.
+type RunRequest struct {
+	Service   string            `json:"service"`
+	Version   string            `json:"version,omitempty"`
+	Namespace string            `json:"namespace,omitempty"`
+	Ports     []RunPort         `json:"ports,omitempty"`
+	Publish   []mesh.Publish    `json:"publish,omitempty"`
+	Labels    map[string]string `json:"labels,omitempty"`
+	Args      []string          `json:"args"`
+	Dir       string            `json:"dir"`
+	Env       []string          `json:"env"`
+}
+
+// RunPort is a port of such a program.
+type RunPort struct {
+	Port     uint16 `json:"port"`
+	Protocol string `json:"protocol,omitempty"` // as in a port name; "" is detected
+}
+
+// RunResponse tells the caller what to execute.
+type RunResponse struct {
+	Pod       string   `json:"pod"`
+	Namespace string   `json:"namespace"`
+	IP        string   `json:"ip"`
+	Exec      []string `json:"exec"` // program and arguments
+}
+
+// apiError is the body of every answer that is not 2xx.
+type apiError struct {
+	Error string `json:"error"`
+}

@@ -1,0 +1,138 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strconv"
+	"syscall"
+)
+
+// ErrNotRunning says that nothing answers in the run directory.
+var ErrNotRunning = errors.New("no mesh is running")
+
+// Client talks to the control plane of one run directory. It holds no
+// connection between calls and may be used by any number of goroutines.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient names the run directory; "" is the current user's default.
+func NewClient(runDir string) *Client {
+	if runDir == "" {
+		runDir = DefaultRunDir()
+	}
+	c := &Client{socket: filepath.Join(runDir, controlSocket)}
+	c.http.Transport = &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", c.socket)
+		},
+	}
+	return c
+}
+
+// Status asks what runs. It returns ErrNotRunning if nothing does.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Pods lists the workloads, sorted by namespace and name.
+func (c *Client) Pods(ctx context.Context) ([]Pod, error) {
+	var pods []Pod
+	return pods, c.call(ctx, http.MethodGet, "/v1/pods", nil, &pods)
+}
+
+// Restart replaces the named workloads (NAME, NS/NAME; a pod or an owner) one
+// after the other and returns the pods it restarts.
+func (c *Client) Restart(ctx context.Context, targets []string) ([]string, error) {
+	var names []string
+	return names, c.call(ctx, http.MethodPost, "/v1/restart", targets, &names)
+}
+
+// Down stops every workload and then the control plane itself. It returns when
+// all workloads have ended.
+func (c *Client) Down(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/down", nil, nil)
+}
+
+// Run registers a program.
+func (c *Client) Run(ctx context.Context, r RunRequest) (RunResponse, error) {
+	var out RunResponse
+	return out, c.call(ctx, http.MethodPost, "/v1/run", r, &out)
+}
+
+// Logs copies the output of the workloads that the targets name to w, each
+// line prefixed by pod and container if there are several. With follow it goes
+// on until ctx ends. tail < 0 means from the beginning.
+func (c *Client) Logs(ctx context.Context, w io.Writer, targets []string, follow bool, tail int) error {
+	q := url.Values{"target": targets, "follow": {strconv.FormatBool(follow)}, "tail": {strconv.Itoa(tail)}}
+	resp, err := c.send(ctx, http.MethodGet, "/v1/logs?"+q.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(w, resp.Body); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("read logs: %w", err)
+	}
+	return nil
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the control plane's answer: %w", err)
+	}
+	return nil
+}
+
+// send returns a 2xx response whose body the caller closes.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("encode request: %w", err)
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://vitrine"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+		}
+		return nil, fmt.Errorf("ask the control plane: %w", err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var e apiError
+	data, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
+	if err != nil || json.Unmarshal(data, &e) != nil || e.Error == "" {
+		return nil, fmt.Errorf("control plane answered %s: %s", resp.Status, bytes.TrimSpace(data))
+	}
+	return nil, errors.New(e.Error)
+}

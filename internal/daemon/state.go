@@ -1,0 +1,145 @@
+package daemon
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// Names below the run directory.
+const (
+	controlSocket = "control.sock"
+	xdsSocket     = "xds.sock"
+	lockFile      = "lock"
+	netFile       = "mesh.json"
+)
+
+// ErrRunning says that the run directory already has a live control plane.
+var ErrRunning = errors.New("a mesh is already running")
+
+// lockRunDir makes the run directory and takes its lock for the life of the
+// returned file. The kernel drops the lock when the process dies, however it
+// dies, so a lock file is never stale.
+func lockRunDir(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w (does %s belong to another user? choose another with --run-dir)", err, dir)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(lock.Name())
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w in %s (pid %s): stop it with `vitrine down`, or use another --run-dir", ErrRunning, dir, strings.TrimSpace(string(pid)))
+		}
+		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	if err := lock.Truncate(0); err == nil {
+		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		if err != nil {
+			lock.Close()
+			return nil, fmt.Errorf("write lock: %w", err)
+		}
+	}
+	return lock, nil
+}
+
+// chooseNet finds the network byte of this mesh's IPs: the one it had before,
+// or one that no socket of this machine uses. Two meshes of different users
+// thereby get different addresses.
+func chooseNet(runDir string) (uint8, error) {
+	type state struct {
+		Net uint8 `json:"net"`
+	}
+	path := filepath.Join(runDir, netFile)
+	if data, err := os.ReadFile(path); err == nil {
+		var s state
+		if json.Unmarshal(data, &s) == nil && s.Net >= mesh.MeshNetFirst && s.Net <= mesh.MeshNetLast {
+			return s.Net, nil
+		}
+	}
+	used, err := usedNets()
+	if err != nil {
+		return 0, err
+	}
+	const span = mesh.MeshNetLast - mesh.MeshNetFirst + 1
+	first := 0
+	if runDir != DefaultRunDir() || os.Geteuid() != 0 {
+		h := fnv.New32a()
+		h.Write([]byte(runDir))
+		first = int(h.Sum32() % span)
+	}
+	for i := range span {
+		n := uint8(mesh.MeshNetFirst + (first+i)%span)
+		if used[n] {
+			continue
+		}
+		data, err := json.Marshal(state{Net: n})
+		if err != nil {
+			return 0, fmt.Errorf("encode mesh state: %w", err)
+		}
+		if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+			return 0, fmt.Errorf("write mesh state: %w", err)
+		}
+		return n, nil
+	}
+	return 0, fmt.Errorf("all %d mesh networks 127.%d.0.0 … 127.%d.0.0 are in use on this machine: stop a mesh with `vitrine down`", span, mesh.MeshNetFirst, mesh.MeshNetLast)
+}
+
+// usedNets reads which 127.N networks have sockets now.
+func usedNets() (map[uint8]bool, error) {
+	f, err := os.Open("/proc/net/tcp")
+	if err != nil {
+		return nil, fmt.Errorf("read sockets in use: %w", err)
+	}
+	defer f.Close()
+	used := map[uint8]bool{}
+	scan := bufio.NewScanner(f)
+	for scan.Scan() {
+		fields := strings.Fields(scan.Text())
+		// The address is printed as a native-endian word: 127.77.0.2 is 02004D7F.
+		if len(fields) < 2 || len(fields[1]) < 8 || fields[1][6:8] != "7F" {
+			continue
+		}
+		if n, err := strconv.ParseUint(fields[1][4:6], 16, 8); err == nil {
+			used[uint8(n)] = true
+		}
+	}
+	return used, scan.Err()
+}
+
+// findProxy looks for vitrine-proxy beside the running executable, then in PATH.
+func findProxy() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		path := filepath.Join(filepath.Dir(self), "vitrine-proxy")
+		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath("vitrine-proxy"); err == nil {
+		return path, nil
+	}
+	return "", errors.New("vitrine-proxy is neither beside vitrine nor in PATH: build both with `make build`, or name it with --proxy-binary")
+}
+
+// removeSocket deletes a socket that a dead control plane left behind. The
+// caller holds the run directory's lock, so nobody serves it.
+func removeSocket(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	return nil
+}
