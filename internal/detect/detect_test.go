@@ -1,0 +1,265 @@
+package detect
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// clientHelloOf is what Go's own TLS client sends.
+func clientHelloOf(tb testing.TB, cfg *tls.Config) []byte {
+	tb.Helper()
+	client, server := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = tls.Client(client, cfg).HandshakeContext(tb.Context())
+	}()
+	buf := make([]byte, MaxPrefix)
+	n := 0
+	for {
+		m, err := server.Read(buf[n:])
+		if err != nil {
+			tb.Fatalf("read ClientHello: %v", err)
+		}
+		n += m
+		if n >= 5 && n >= 5+int(binary.BigEndian.Uint16(buf[3:])) {
+			break
+		}
+	}
+	server.Close()
+	<-done
+	client.Close()
+	return buf[:n]
+}
+
+// inRecords cuts the handshake message in hello into records of n bytes.
+func inRecords(hello []byte, n int) []byte {
+	var out []byte
+	for body := hello[5:]; len(body) > 0; {
+		m := min(n, len(body))
+		out = append(out, hello[0], hello[1], hello[2], byte(m>>8), byte(m))
+		out = append(out, body[:m]...)
+		body = body[m:]
+	}
+	return out
+}
+
+func unhex(tb testing.TB, s string) []byte {
+	tb.Helper()
+	b, err := hex.DecodeString(strings.Join(strings.Fields(s), ""))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+type sample struct {
+	name  string
+	bytes []byte
+	want  Result
+	need  int // bytes without which it is not decided
+}
+
+func clientSamples(tb testing.TB) []sample {
+	tb.Helper()
+	plain := &tls.Config{ServerName: "Shop.Example.com", NextProtos: []string{"h2", "http/1.1"}}
+	hello := clientHelloOf(tb, plain)
+	classic := clientHelloOf(tb, &tls.Config{ServerName: "db.internal", CurvePreferences: []tls.CurveID{tls.X25519}, MaxVersion: tls.VersionTLS12})
+	noName := clientHelloOf(tb, &tls.Config{InsecureSkipVerify: true})
+	if len(hello) < 1500 {
+		tb.Fatalf("ClientHello of %d bytes has no post-quantum key share", len(hello))
+	}
+	shop := Result{Kind: TLS, SNI: "shop.example.com", ALPN: []string{"h2", "http/1.1"}}
+	split := inRecords(hello, 100)
+	damaged := bytes.Clone(classic)
+	damaged[5+4+2+32] = 0xff // session id longer than the message
+	long := []byte("GET /" + strings.Repeat("a", MaxPrefix))
+	return []sample{
+		{"http get", []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), Result{Kind: HTTP1}, len("GET / HTTP/1.")},
+		{"http 1.0", []byte("HEAD /x HTTP/1.0\r\n\r\n"), Result{Kind: HTTP1}, len("HEAD /x HTTP/1.")},
+		{"http connect", []byte("CONNECT a:443 HTTP/1.1\r\n"), Result{Kind: HTTP1}, len("CONNECT a:443 HTTP/1.")},
+		{"http options star", []byte("OPTIONS * HTTP/1.1\r\n"), Result{Kind: HTTP1}, len("OPTIONS * HTTP/1.")},
+		{"webdav", []byte("VERSION-CONTROL /f HTTP/1.1\r\n"), Result{Kind: HTTP1}, len("VERSION-CONTROL /f HTTP/1.")},
+		{"http after an empty line", []byte("\r\nGET / HTTP/1.1\r\n"), Result{Kind: HTTP1}, len("\r\nGET / HTTP/1.")},
+		{"malformed http is http", []byte("GET  /a b HTTP/1.1\r\n"), Result{Kind: HTTP1}, len("GET  /a b HTTP/1.")},
+		{"bare LF is http", []byte("GET / HTTP/1.1\nHost: a\n\n"), Result{Kind: HTTP1}, len("GET / HTTP/1.")},
+		{"endless request line", long, Result{Kind: HTTP1}, MaxPrefix},
+		{"memcached get", []byte("get key\r\n"), Result{Kind: Opaque}, 4},
+		{"redis inline GET", []byte("GET key\r\n"), Result{Kind: Opaque}, len("GET key\r\n")},
+		{"http 0.9", []byte("GET /index.html\r\n"), Result{Kind: Opaque}, len("GET /index.html\r\n")},
+		{"version in the second line", []byte("GET /x\r\nfoo HTTP/1.1\r\n"), Result{Kind: Opaque}, len("GET /x\r\n")},
+		{"unknown method", []byte("BREW / HTTP/1.1\r\n"), Result{Kind: Opaque}, 4},
+		{"nats connect", []byte("CONNECT {\"verbose\":false}\r\n"), Result{Kind: Opaque}, len("CONNECT {\"verbose\":false}\r\n")},
+		{"http2 preface", []byte(preface), Result{Kind: HTTP2}, 24},
+		{"http2 with settings", append([]byte(preface), 0, 0, 0, 4, 0, 0, 0, 0, 0), Result{Kind: HTTP2}, 24},
+		{"nearly the preface", []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\rX"), Result{Kind: Opaque}, 24},
+		{"tls, post-quantum", hello, shop, len(hello)},
+		{"tls in records", split, shop, len(split)},
+		{"tls 1.2", classic, Result{Kind: TLS, SNI: "db.internal"}, len(classic)},
+		{"tls without name", noName, Result{Kind: TLS}, len(noName)},
+		{"tls, damaged", damaged, Result{Kind: TLS}, len(damaged)},
+		{"not tls: alert record", unhex(tb, "15 03 01 00 02 02 28"), Result{Kind: Opaque}, 0},
+		{"postgres SSLRequest", unhex(tb, "00000008 04d2162f"), Result{Kind: Opaque, Name: "postgres"}, 8},
+		{"postgres startup", append(unhex(tb, "00000027 00030000"), "user\x00alice\x00database\x00shop\x00\x00"...), Result{Kind: Opaque, Name: "postgres"}, 8},
+		{"postgres cancel", unhex(tb, "00000010 04d2162e 00001234 0000abcd"), Result{Kind: Opaque, Name: "postgres"}, 8},
+		{"redis array", []byte("*1\r\n$4\r\nPING\r\n"), Result{Kind: Opaque, Name: "redis"}, 5},
+		{"redis inline", []byte("PING\r\n"), Result{Kind: Opaque, Name: "redis"}, 6},
+		{"redis inline, argument", []byte("select 3\r\n"), Result{Kind: Opaque, Name: "redis"}, 10},
+		{"not redis", []byte("PINGPONG\r\n"), Result{Kind: Opaque}, 10},
+		{"mongo hello", unhex(tb, "3c000000 01000000 00000000 dd070000 00000000"), Result{Kind: Opaque, Name: "mongo"}, 16},
+		{"mongo query", unhex(tb, "3a000000 01000000 00000000 d4070000 00000000"), Result{Kind: Opaque, Name: "mongo"}, 16},
+		{"kafka ApiVersions", append(unhex(tb, "00000022 0012 0003 00000001 0007"), "console"...), Result{Kind: Opaque, Name: "kafka"}, 14},
+		{"mqtt connect", unhex(tb, "10 0c 0004 4d515454 04 02 003c"), Result{Kind: Opaque, Name: "mqtt"}, 8},
+		{"amqp", []byte("AMQP\x00\x00\x09\x01"), Result{Kind: Opaque, Name: "amqp"}, 4},
+		{"ssh client", []byte("SSH-2.0-OpenSSH_9.2\r\n"), Result{Kind: Opaque, Name: "ssh"}, 4},
+		{"a word", []byte("ping"), Result{Kind: Opaque, Name: ""}, 0},
+	}
+}
+
+func serverSamples() []sample {
+	r := func(name string) Result { return Result{Kind: Opaque, Name: name, ServerFirst: true} }
+	return []sample{
+		{"mysql", append([]byte("\x4a\x00\x00\x00\x0a8.0.36\x00"), make([]byte, 60)...), r("mysql"), 5},
+		{"mysql host blocked", []byte("\x45\x00\x00\x00\xff\x69\x04Host"), r("mysql"), 5},
+		{"smtp", []byte("220 mx.example.com ESMTP Postfix\r\n"), r("smtp"), 34},
+		{"ftp", []byte("220 (vsFTPd 3.0.3)\r\n"), r("ftp"), 20},
+		{"220 of neither", []byte("220 hello\r\n"), r(""), 11},
+		{"ssh", []byte("SSH-2.0-OpenSSH_9.2p1\r\n"), r("ssh"), 4},
+		{"nats", []byte("INFO {\"server_id\":\"x\"}\r\n"), r("nats"), 6},
+		{"pop3", []byte("+OK ready\r\n"), r("pop3"), 3},
+		{"imap", []byte("* OK IMAP4rev1\r\n"), r("imap"), 4},
+		{"own protocol", []byte("welcome\n"), r(""), 4},
+	}
+}
+
+func TestClient(t *testing.T) {
+	for _, s := range clientSamples(t) {
+		t.Run(s.name, func(t *testing.T) { checkSample(t, Client, s) })
+	}
+}
+
+func TestServer(t *testing.T) {
+	for _, s := range serverSamples() {
+		t.Run(s.name, func(t *testing.T) { checkSample(t, Server, s) })
+	}
+}
+
+// checkSample feeds a sample byte by byte: nothing may be decided before the
+// byte that decides, and nothing may change after it.
+func checkSample(t *testing.T, decide func([]byte) (Result, bool), s sample) {
+	t.Helper()
+	got, decided := decide(s.bytes)
+	if s.need == 0 { // opaque for certain, but its name stays open
+		if decided || got.Kind != s.want.Kind {
+			t.Fatalf("= %+v, %t; want kind %v, not decided", got, decided, s.want.Kind)
+		}
+		return
+	}
+	if diff := cmp.Diff(s.want, got); diff != "" || !decided {
+		t.Fatalf("decided %t, result (-want +got):\n%s", decided, diff)
+	}
+	first := -1
+	for n := 0; n <= len(s.bytes); n++ {
+		if n > 64 && n < len(s.bytes)-64 && n%97 != 0 {
+			continue
+		}
+		r, ok := decide(s.bytes[:n])
+		switch {
+		case ok && first < 0:
+			first = n
+			fallthrough
+		case ok:
+			if diff := cmp.Diff(s.want, r); diff != "" {
+				t.Fatalf("after %d bytes (-want +got):\n%s", n, diff)
+			}
+		case first >= 0:
+			t.Fatalf("decided after %d bytes, open again after %d", first, n)
+		case r.Kind != Unknown && r.Kind != s.want.Kind:
+			t.Fatalf("kind %v after %d bytes, finally %v", r.Kind, n, s.want.Kind)
+		}
+	}
+	if first != s.need {
+		t.Errorf("decided after %d bytes, want %d", first, s.need)
+	}
+}
+
+func TestClientNeverNeedsMoreThanMaxPrefix(t *testing.T) {
+	for _, start := range []string{"GET ", "POST", "\x16\x03\x01\x40\x00\x01\xff\xff\xff", "*99", "\x00\x00\x00", "220 ", "\r\n", "\x10\x80"} {
+		b := append([]byte(start), bytes.Repeat([]byte{'0'}, MaxPrefix)...)
+		if r, ok := Client(b[:MaxPrefix]); !ok {
+			t.Errorf("Client(%q…) = %+v, not decided", start, r)
+		}
+		if r, ok := Server(b[:MaxPrefix]); !ok {
+			t.Errorf("Server(%q…) = %+v, not decided", start, r)
+		}
+	}
+}
+
+func TestServerNameIsClean(t *testing.T) {
+	for _, tc := range []struct{ in, want string }{
+		{"Web-App_1.Example.COM.", "web-app_1.example.com"},
+		{"a\nb", ""},
+		{"<script>", ""},
+		{strings.Repeat("a", 300), ""},
+		{"", ""},
+	} {
+		if got := serverName([]byte(tc.in)); got != tc.want {
+			t.Errorf("serverName(%q) = %q, want %q", tc.in, got, tc.want)
+		}
+	}
+}
+
+func fuzzMonotone(f *testing.F, decide func([]byte) (Result, bool)) {
+	f.Helper()
+	f.Fuzz(func(t *testing.T, b []byte, cut uint16) {
+		final, finalDecided := decide(b)
+		n := min(int(cut), len(b))
+		early, ok := decide(b[:n])
+		if ok && (!finalDecided || !cmp.Equal(early, final)) {
+			t.Errorf("%d bytes: %+v; %d bytes: %+v, decided %t", n, early, len(b), final, finalDecided)
+		}
+		if early.Kind != Unknown && early.Kind != final.Kind {
+			t.Errorf("%d bytes: %v; %d bytes: %v", n, early.Kind, len(b), final.Kind)
+		}
+		if len(b) >= MaxPrefix && !finalDecided {
+			t.Errorf("not decided after %d bytes", len(b))
+		}
+		if finalDecided && final.Kind == Unknown {
+			t.Error("decided as unknown")
+		}
+	})
+}
+
+func FuzzClient(f *testing.F) {
+	for _, s := range clientSamples(f) {
+		if len(s.bytes) < 4096 {
+			f.Add(s.bytes, uint16(len(s.bytes)/2))
+		}
+	}
+	fuzzMonotone(f, Client)
+}
+
+func FuzzServer(f *testing.F) {
+	for _, s := range serverSamples() {
+		f.Add(s.bytes, uint16(len(s.bytes)/2))
+	}
+	fuzzMonotone(f, Server)
+}
+
+func TestDecidesWithoutAllocation(t *testing.T) {
+	request := []byte("GET /index.html HTTP/1.1\r\nHost: web-app\r\n\r\n")
+	h2 := []byte(preface)
+	if n := testing.AllocsPerRun(100, func() {
+		Client(request)
+		Client(h2)
+	}); n != 0 {
+		t.Errorf("%v allocations, want 0", n)
+	}
+}

@@ -1,0 +1,11 @@
+// Package detect tells from the first bytes of a connection what it speaks.
+//
+// It hides the signatures of protocols. It is pure: no state, no goroutines, no
+// retained slices (names found in the bytes are copied), so every function may
+// be called by any number of goroutines.
+//
+// Invariant: an answer never changes when more bytes of the same connection
+// arrive. A caller therefore asks again with a longer prefix until an answer is
+// decided, and it does not matter how the network cut the bytes. The fuzz
+// targets hold this for arbitrary bytes.
+package detect
