@@ -1,0 +1,245 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ErrClosed is returned by Dial of an endpoint that has left the mesh.
+var ErrClosed = errors.New("endpoint is closed")
+
+// DialFunc opens a connection to one fixed destination.
+type DialFunc func(ctx context.Context) (net.Conn, error)
+
+// Limits bound the idle connections of one endpoint.
+type Limits struct {
+	// MaxIdle is how many idle connections are kept; more are closed.
+	MaxIdle int
+	// IdleTimeout is how long a connection is kept unused. It must be shorter
+	// than the server's own, or requests meet connections about to close.
+	IdleTimeout time.Duration
+}
+
+// staleCheckAfter is the idle time from which Get looks at a connection before
+// it hands it out. A look costs one system call; within this time after a
+// complete response it is left out.
+const staleCheckAfter = 10 * time.Millisecond
+
+// Endpoint is one address with the connections to it.
+type Endpoint struct {
+	// Read-only after NewEndpoint.
+	addr   netip.AddrPort
+	dial   DialFunc
+	limits Limits
+
+	active   atomic.Int64
+	requests atomic.Uint64
+	conns    atomic.Int64
+	opened   atomic.Uint64
+
+	mu     sync.Mutex // guards all below
+	idle   []*Conn    // the last is the most recently used
+	all    map[*Conn]struct{}
+	shared io.Closer
+	closed bool
+}
+
+// NewEndpoint makes an endpoint without connections. addr only names it; dial
+// decides where connections go.
+func NewEndpoint(addr netip.AddrPort, dial DialFunc, limits Limits) *Endpoint {
+	return &Endpoint{addr: addr, dial: dial, limits: limits, all: map[*Conn]struct{}{}}
+}
+
+// Addr is the address given to NewEndpoint.
+func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
+
+// Enter counts a request in flight, for balancing; Leave ends it.
+func (e *Endpoint) Enter() {
+	e.active.Add(1)
+	e.requests.Add(1)
+}
+
+// Leave ends what Enter began.
+func (e *Endpoint) Leave() { e.active.Add(-1) }
+
+// Active is the number of requests (or opaque connections) in flight.
+func (e *Endpoint) Active() int64 { return e.active.Load() }
+
+// Counts are the figures of one endpoint for the admin pages.
+type Counts struct {
+	ActiveRequests, TotalRequests      uint64
+	ActiveConnections, TotalConnection uint64
+	IdleConnections                    int
+}
+
+// Counts reads the figures; they are each exact, but not of one instant.
+func (e *Endpoint) Counts() Counts {
+	e.mu.Lock()
+	idle := len(e.idle)
+	e.mu.Unlock()
+	return Counts{
+		ActiveRequests: uint64(max(e.active.Load(), 0)), TotalRequests: e.requests.Load(),
+		ActiveConnections: uint64(max(e.conns.Load(), 0)), TotalConnection: e.opened.Load(),
+		IdleConnections: idle,
+	}
+}
+
+// Get takes the most recently used idle connection, or returns nil. now is
+// monotonic nanoseconds, from the same clock as Put. Connections that ended
+// while idle are closed here.
+func (e *Endpoint) Get(now int64) *Conn {
+	for {
+		e.mu.Lock()
+		n := len(e.idle)
+		if n == 0 {
+			e.mu.Unlock()
+			return nil
+		}
+		c := e.idle[n-1]
+		e.idle[n-1] = nil
+		e.idle = e.idle[:n-1]
+		e.mu.Unlock()
+		if now-c.idleSince >= int64(staleCheckAfter) && c.Probe() != Quiet {
+			c.Discard()
+			continue
+		}
+		c.reused = true
+		return c
+	}
+}
+
+// Dial opens a new connection.
+func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
+	nc, err := e.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", e.addr, err)
+	}
+	c := &Conn{endpoint: e}
+	c.Init(nc)
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		nc.Close()
+		return nil, fmt.Errorf("connect to %s: %w", e.addr, ErrClosed)
+	}
+	e.all[c] = struct{}{}
+	e.mu.Unlock()
+	e.conns.Add(1)
+	e.opened.Add(1)
+	return c, nil
+}
+
+// Put gives back a connection on which the next request may be written. It is
+// closed when the pool is full or the endpoint has left.
+func (e *Endpoint) Put(c *Conn, now int64) {
+	c.idleSince = now
+	e.mu.Lock()
+	if e.closed || len(e.idle) >= e.limits.MaxIdle {
+		e.mu.Unlock()
+		c.Discard()
+		return
+	}
+	e.idle = append(e.idle, c)
+	e.mu.Unlock()
+}
+
+// Shared returns the one multiplexed session of the endpoint, which open makes
+// on first use. It is closed with the endpoint.
+func (e *Endpoint) Shared(open func() io.Closer) io.Closer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.shared == nil {
+		e.shared = open()
+		if e.closed {
+			e.shared.Close() //nolint:errcheck,gosec // nothing to tell: it was never used
+		}
+	}
+	return e.shared
+}
+
+// Reap closes the idle connections that ended or were unused for the idle
+// timeout. It returns how many connections are left, idle or busy.
+func (e *Endpoint) Reap(now int64) int {
+	var dead []*Conn
+	e.mu.Lock()
+	keep := e.idle[:0]
+	for _, c := range e.idle {
+		if now-c.idleSince >= int64(e.limits.IdleTimeout) || c.Probe() != Quiet {
+			dead = append(dead, c)
+		} else {
+			keep = append(keep, c)
+		}
+	}
+	clear(e.idle[len(keep):])
+	e.idle = keep
+	e.mu.Unlock()
+	for _, c := range dead {
+		c.Discard()
+	}
+	return int(e.conns.Load())
+}
+
+// Close takes the endpoint out of use: idle connections are closed now, busy
+// ones when they are put back.
+func (e *Endpoint) Close() {
+	e.mu.Lock()
+	idle, shared := e.idle, e.shared
+	e.idle, e.closed = nil, true
+	e.mu.Unlock()
+	for _, c := range idle {
+		c.Discard()
+	}
+	if shared != nil {
+		shared.Close() //nolint:errcheck,gosec // the session is given up; its users see its end
+	}
+}
+
+// Abort closes every connection, busy ones too.
+func (e *Endpoint) Abort() {
+	e.Close()
+	e.mu.Lock()
+	busy := make([]*Conn, 0, len(e.all))
+	for c := range e.all {
+		busy = append(busy, c)
+	}
+	e.mu.Unlock()
+	for _, c := range busy {
+		c.Close() //nolint:errcheck,gosec // its user sees the end
+	}
+}
+
+// Conn is a connection to an endpoint, lent to one request at a time.
+type Conn struct {
+	Stream
+	endpoint  *Endpoint
+	idleSince int64
+	reused    bool
+	discarded bool
+}
+
+// Reused reports whether the connection had carried a request before: a
+// failure before the first byte of the answer may then mean only that the
+// server closed it while it was idle.
+func (c *Conn) Reused() bool { return c.reused }
+
+// Discard closes the connection for good and forgets it. Only its user may
+// call it; a second call does nothing.
+func (c *Conn) Discard() {
+	if c.discarded {
+		return
+	}
+	c.discarded = true
+	c.Close() //nolint:errcheck,gosec // it is of no more use, whatever close says
+	e := c.endpoint
+	e.conns.Add(-1)
+	e.mu.Lock()
+	delete(e.all, c)
+	e.mu.Unlock()
+}

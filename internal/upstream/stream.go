@@ -1,0 +1,264 @@
+package upstream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Stream reads and writes one connection from one goroutine without
+// allocating. On a socket it saves the empty read that net.Conn.Read makes
+// before it waits where that is safe (Exchange), and holds no buffer while it
+// waits (Read). On any other net.Conn it falls back to plain reads.
+type Stream struct {
+	conn net.Conn
+	raw  syscall.RawConn // nil when conn is not a socket
+
+	// Arguments and results of the read that runs; owner's goroutine only.
+	step   func(fd uintptr) bool
+	out    []byte // still to be written before the first read
+	buf    *Buffer
+	parked func()
+	phase  readPhase
+	n      int
+	err    error
+
+	probe   func(fd uintptr)
+	probed  Liveness // owner of the probe only, as polled
+	polled  [1]unix.PollFd
+	expired atomic.Bool
+}
+
+type readPhase uint8
+
+const (
+	phaseWrite  readPhase = iota // write out, then wait without a try-read
+	phaseFirst                   // first try-read of a plain read
+	phaseWaited                  // readable, or woken
+)
+
+// Liveness is what a look at an idle socket shows.
+type Liveness uint8
+
+// What Probe finds.
+const (
+	Quiet    Liveness = iota // open, nothing to read
+	Readable                 // bytes are waiting
+	Ended                    // the peer has closed its sending side
+	Broken                   // reset, or no longer a socket of ours
+)
+
+// Init attaches the stream to c. It must be called once, before use.
+func (s *Stream) Init(c net.Conn) {
+	s.conn = c
+	if sc, ok := c.(syscall.Conn); ok {
+		if raw, err := sc.SyscallConn(); err == nil {
+			s.raw = raw
+			s.step = s.onReady
+			s.probe = s.onProbe
+		}
+	}
+}
+
+// NetConn is the connection below.
+func (s *Stream) NetConn() net.Conn { return s.conn }
+
+// Close closes the connection.
+func (s *Stream) Close() error { return s.conn.Close() }
+
+// Write writes all of p.
+func (s *Stream) Write(p []byte) (int, error) { return s.conn.Write(p) }
+
+// Interrupt wakes the goroutine that is blocked in a read of this stream; its
+// read returns os.ErrDeadlineExceeded. Who was interrupted must call Resume
+// before it reads again. A spurious interrupt is harmless: callers that find
+// no reason for it resume and read on.
+func (s *Stream) Interrupt() {
+	s.expired.Store(true)
+	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // fails only when closed, which wakes the reader too
+}
+
+// Resume makes the stream readable after Interrupt or an expired deadline.
+func (s *Stream) Resume() {
+	s.expired.Store(false)
+	_ = s.conn.SetReadDeadline(time.Time{}) // fails only when closed, which the next read reports
+}
+
+// Interrupted reports whether Interrupt was called since the last Resume.
+func (s *Stream) Interrupted() bool { return s.expired.Load() }
+
+// Read waits until bytes arrive and reads once into the room of b, which must
+// have some (MakeRoom) unless it is empty. An empty buffer is given back to its
+// pool while the stream waits. parked, if not nil, is called at most once,
+// before waiting: it must not block. At the end of the stream the error is
+// io.EOF.
+func (s *Stream) Read(b *Buffer, parked func()) (int, error) {
+	if s.raw == nil {
+		if parked != nil {
+			parked()
+		}
+		b.Take()
+		n, err := s.conn.Read(b.Free())
+		b.Wrote(n)
+		if n > 0 {
+			return n, nil
+		}
+		b.ReleaseIfEmpty()
+		return 0, err
+	}
+	s.buf, s.parked, s.phase = b, parked, phaseFirst
+	return s.run()
+}
+
+// Exchange writes out and then reads the first bytes of the answer into b.
+// written says how many bytes of out the kernel took. Because the wait begins
+// right after the write, whatever came before the write must have been read
+// or looked for (Probe): a stream with unread input would wait for more.
+func (s *Stream) Exchange(out []byte, b *Buffer) (written, n int, err error) {
+	if s.raw == nil {
+		written, err = s.conn.Write(out)
+		if err != nil {
+			return written, 0, err
+		}
+		n, err = s.Read(b, nil)
+		return written, n, err
+	}
+	s.out, s.buf, s.parked, s.phase = out, b, nil, phaseWrite
+	n, err = s.run()
+	written = len(out) - len(s.out)
+	if n == 0 && err == nil { // the socket's send buffer is full: the slow way
+		var more int
+		more, err = s.conn.Write(s.out)
+		written += more
+		s.out = nil
+		if err != nil {
+			return written, 0, err
+		}
+		n, err = s.Read(b, nil)
+	}
+	s.out = nil
+	return written, n, err
+}
+
+func (s *Stream) run() (int, error) {
+	s.n, s.err = 0, nil
+	if err := s.raw.Read(s.step); err != nil {
+		if s.buf.mem != nil {
+			s.buf.ReleaseIfEmpty()
+		}
+		s.buf, s.parked = nil, nil
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return 0, os.ErrDeadlineExceeded
+		}
+		return 0, err
+	}
+	s.buf, s.parked = nil, nil
+	return s.n, s.err
+}
+
+// onReady is the callback of RawConn.Read: true ends the read, false waits
+// until the socket is readable.
+func (s *Stream) onReady(fd uintptr) bool {
+	if s.phase == phaseWrite {
+		for len(s.out) > 0 {
+			n, err := syscall.Write(int(fd), s.out)
+			if n > 0 {
+				s.out = s.out[n:]
+				continue
+			}
+			switch {
+			case errors.Is(err, syscall.EINTR):
+			case errors.Is(err, syscall.EAGAIN):
+				return true // n == 0, err == nil: Exchange goes on
+			default:
+				s.err = os.NewSyscallError("write", err)
+				return true
+			}
+		}
+		s.phase = phaseWaited
+		return false
+	}
+	s.buf.Take()
+	for {
+		n, err := syscall.Read(int(fd), s.buf.Free())
+		switch {
+		case n > 0:
+			s.buf.Wrote(n)
+			s.n = n
+			return true
+		case err == nil:
+			s.buf.ReleaseIfEmpty()
+			s.err = io.EOF
+			return true
+		case err == syscall.EINTR: //nolint:errorlint // syscall.Read returns bare numbers, and this is the hot path
+		case err == syscall.EAGAIN: //nolint:errorlint // as above
+			s.buf.ReleaseIfEmpty()
+			if s.parked != nil && s.phase == phaseFirst {
+				s.phase = phaseWaited
+				s.parked()
+			}
+			return false
+		default:
+			s.buf.ReleaseIfEmpty()
+			s.err = os.NewSyscallError("read", err)
+			return true
+		}
+	}
+}
+
+// Probe looks at the socket without taking bytes from it. It may run while the
+// owner waits in a read of another stream, but two probes of one stream must
+// not overlap. A connection that is not a socket is always Quiet.
+func (s *Stream) Probe() Liveness {
+	if s.raw == nil {
+		return Quiet
+	}
+	s.probed = Broken
+	if err := s.raw.Control(s.probe); err != nil {
+		return Broken
+	}
+	return s.probed
+}
+
+func (s *Stream) onProbe(fd uintptr) {
+	s.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+	_, err := unix.Poll(s.polled[:], 0)
+	switch got := s.polled[0].Revents; {
+	case err != nil: // interrupted: nothing was learnt
+		s.probed = Quiet
+	case got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0:
+		s.probed = Broken
+	case got&unix.POLLRDHUP != 0:
+		s.probed = Ended
+	case got&unix.POLLIN != 0:
+		s.probed = Readable
+	default:
+		s.probed = Quiet
+	}
+}
+
+// SocketError takes the pending error of the socket (SO_ERROR), or nil. After
+// the end of the stream it tells an orderly close from a peer that refused
+// what was written to it last.
+func (s *Stream) SocketError() error {
+	if s.raw == nil {
+		return nil
+	}
+	var pending int
+	err := s.raw.Control(func(fd uintptr) {
+		pending, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	})
+	if err != nil {
+		return err
+	}
+	if pending != 0 {
+		return syscall.Errno(pending)
+	}
+	return nil
+}
