@@ -1,0 +1,108 @@
+package route
+
+import "bytes"
+
+// Match finds the route of a request, nil if there is none. authority is the
+// :authority or Host of the request, path its target (":path", query included,
+// or "*"). The virtual host is, in this order, the one that names the authority
+// exactly, that names it without its port, that has the longest *.suffix of the
+// host, and that of "*"; then its first route whose prefix fits decides, and
+// other virtual hosts are not asked (as in Envoy). Letter case and a final dot of
+// the host make no difference.
+func (c *Config) Match(authority, path []byte) *Route {
+	vh := c.find(authority)
+	if vh == nil {
+		return nil
+	}
+	for _, r := range vh.routes {
+		// "/" stands for every request, "*" of OPTIONS and CONNECT's empty
+		// path included.
+		if len(r.prefix) == 1 || len(path) >= len(r.prefix) && string(path[:len(r.prefix)]) == r.prefix {
+			return r
+		}
+	}
+	return nil
+}
+
+// Name of the route configuration.
+func (c *Config) Name() string { return c.name }
+
+func (c *Config) find(authority []byte) *virtualHost {
+	if len(authority) > maxDomain {
+		return c.any
+	}
+	var buf [maxDomain]byte
+	full, host := foldHost(&buf, authority)
+	if vh := c.exact[string(full)]; vh != nil {
+		return vh
+	}
+	if vh := c.exact[string(host)]; vh != nil {
+		return vh
+	}
+	if len(c.suffixes) > 0 {
+		// From left to right the first hit is the longest. The wildcard stands
+		// for at least one byte, so a dot in front is skipped.
+		for i := 1; i < len(host); i++ {
+			if host[i] != '.' {
+				continue
+			}
+			if vh := c.suffixes[string(host[i:])]; vh != nil {
+				return vh
+			}
+		}
+	}
+	return c.any
+}
+
+// foldHost writes authority into buf in lower case and without the final dot of
+// its host. full has the port, host has not.
+func foldHost(buf *[maxDomain]byte, authority []byte) (full, host []byte) {
+	name, port := splitPort(authority)
+	name = bytes.TrimSuffix(name, []byte("."))
+	out := buf[:0]
+	for _, b := range name {
+		if b >= 'A' && b <= 'Z' {
+			b += 'a' - 'A'
+		}
+		out = append(out, b)
+	}
+	n := len(out)
+	out = append(out, port...)
+	return out, out[:n]
+}
+
+// splitPort cuts ":digits" from the end. The colons of an IPv6 address are inside
+// brackets; without brackets, more than one colon is an address without a port.
+func splitPort(authority []byte) (host, port []byte) {
+	i := bytes.LastIndexByte(authority, ':')
+	if i < 0 || bytes.IndexByte(authority[i:], ']') >= 0 {
+		return authority, nil
+	}
+	for _, b := range authority[i+1:] {
+		if b < '0' || b > '9' {
+			return authority, nil
+		}
+	}
+	if first := bytes.IndexByte(authority, ':'); first != i && authority[0] != '[' {
+		return authority, nil
+	}
+	return authority[:i], authority[i:]
+}
+
+// Pick chooses one of r.Clusters by weight and returns its index. random must be
+// uniform over all uint32 values; a weight w is hit with probability w/total to
+// within total/2^32.
+func (r *Route) Pick(random uint32) int {
+	if len(r.Clusters) == 1 {
+		return 0
+	}
+	point := uint64(random) * r.total >> 32
+	for i := range r.Clusters {
+		w := uint64(r.Clusters[i].Weight)
+		if point < w {
+			return i
+		}
+		point -= w
+	}
+	return len(r.Clusters) - 1 // not reached: point is below the sum
+}
