@@ -1,0 +1,171 @@
+package pod
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Bounds of the log of one container (the kubelet's containerLogMaxSize; two
+// old files instead of four).
+const (
+	LogFileBytes = 10 << 20
+	LogFiles     = 3 // NAME.log, NAME.log.1, NAME.log.2
+)
+
+// LogPath is the current log file of a container.
+func LogPath(dir, container string) string { return filepath.Join(dir, container+".log") }
+
+// LogFile is an append-only file that is renamed away when it is full, so that
+// a log takes at most LogFiles × LogFileBytes. Writes never fail: what cannot be
+// written (disk full) is dropped and counted, since a program must not stall or
+// die for its log. Any number of goroutines may write; each write stays whole.
+type LogFile struct {
+	path     string
+	maxBytes int64
+	rotated  func(*os.File) // may be nil
+
+	mu      sync.Mutex // guards the rest
+	file    *os.File
+	size    int64
+	dropped uint64 // bytes
+}
+
+// OpenLog opens the log of a container in dir, which is made if needed. rotated
+// is called with each new file under the log's lock; it may be nil.
+func OpenLog(dir, container string, rotated func(*os.File)) (*LogFile, error) {
+	return openLog(dir, container, LogFileBytes, rotated)
+}
+
+func openLog(dir, container string, maxBytes int64, rotated func(*os.File)) (*LogFile, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make log directory: %w", err)
+	}
+	l := &LogFile{path: LogPath(dir, container), maxBytes: maxBytes, rotated: rotated}
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return l, nil
+}
+
+func (l *LogFile) open() error {
+	f, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	l.file, l.size = f, st.Size()
+	if l.rotated != nil {
+		l.rotated(f)
+	}
+	return nil
+}
+
+// Write appends p. It always reports success.
+func (l *LogFile) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file != nil && l.size > 0 && l.size+int64(len(p)) > l.maxBytes {
+		l.rotate()
+	}
+	if l.file == nil && l.open() != nil {
+		l.dropped += uint64(len(p))
+		return len(p), nil
+	}
+	n, err := l.file.Write(p)
+	l.size += int64(n)
+	if err != nil {
+		l.dropped += uint64(len(p) - n)
+	}
+	return len(p), nil
+}
+
+func (l *LogFile) rotate() {
+	l.file.Close()
+	l.file = nil
+	for i := LogFiles - 1; i > 0; i-- {
+		from := l.path
+		if i > 1 {
+			from += "." + strconv.Itoa(i-1)
+		}
+		// A missing file is the usual case at first; a failed rename shows as
+		// a log that grows no older files.
+		_ = os.Rename(from, l.path+"."+strconv.Itoa(i))
+	}
+	_ = l.open() // tried again by the next write
+}
+
+// Dropped is the number of bytes that could not be written.
+func (l *LogFile) Dropped() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dropped
+}
+
+// Close ends the log. Later writes open it again.
+func (l *LogFile) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := l.file.Close()
+	l.file = nil
+	return err
+}
+
+// outputDrain bounds how long the output of a container's last processes is
+// waited for after its program ended.
+const outputDrain = time.Second
+
+// output carries what the programs of one container write to its log. One pipe
+// serves all incarnations of the program, so that children which outlive a
+// crash never see a broken pipe.
+type output struct {
+	w    *os.File // given to programs
+	r    *os.File
+	log  *LogFile
+	done chan struct{}
+}
+
+func openOutput(dir, container string) (*output, error) {
+	log, err := OpenLog(dir, container, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		log.Close()
+		return nil, fmt.Errorf("make pipe for the output of %s: %w", container, err)
+	}
+	return &output{w: w, r: r, log: log, done: make(chan struct{})}, nil
+}
+
+// run copies until close.
+func (o *output) run() {
+	defer close(o.done)
+	// LogFile never fails, so the end of the pipe is the only way out.
+	_, _ = io.Copy(onlyWriter{o.log}, o.r)
+}
+
+// onlyWriter hides ReadFrom and WriteTo, so that io.Copy uses one small buffer.
+type onlyWriter struct{ io.Writer }
+
+// close ends run after everything written so far is in the log.
+func (o *output) close() {
+	o.w.Close()
+	if err := o.r.SetReadDeadline(time.Now().Add(outputDrain)); err != nil {
+		o.r.Close()
+	}
+	<-o.done
+	o.r.Close()
+	_ = o.log.Close()
+}

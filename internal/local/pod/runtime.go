@@ -1,0 +1,264 @@
+package pod
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// EndpointPropagation is how long a pod that is told to stop goes on serving
+// new requests: the time in which all proxies of the mesh learn that it is no
+// endpoint any more (debounce of the control plane 100 ms, push, and slack).
+const EndpointPropagation = 500 * time.Millisecond
+
+// Hooks connect the programs' life with the proxy. Each may be nil.
+type Hooks struct {
+	// Ready is called with each change of the pod's readiness, in order, and
+	// must neither block nor call the Runtime.
+	Ready func(ready bool)
+	// Drain is called once, after the pod stopped being an endpoint and before
+	// its programs are told to end. It returns when no request is in flight or
+	// ctx ends.
+	Drain func(ctx context.Context)
+}
+
+// Options make a Runtime.
+type Options struct {
+	Bootstrap *Bootstrap // valid; not changed
+	Case      Case
+	Hooks     Hooks
+	Env       []string // of the pod's own process, the base of each program's
+	// DrainTimeout bounds Hooks.Drain.
+	DrainTimeout time.Duration
+	Log          *slog.Logger
+}
+
+// Runtime keeps the programs of one pod running.
+type Runtime struct {
+	o       Options
+	stopNow chan struct{} // closed by Stop
+	once    sync.Once
+	end     chan struct{} // closed when programs are to be ended
+
+	mu          sync.Mutex // guards the rest
+	status      Status     // Containers is nil; they are in containers
+	containers  []*container
+	initialized bool
+	propagate   bool
+	ready       bool          // last told to Hooks.Ready
+	changed     chan struct{} // closed and replaced with each change
+}
+
+// New prepares the pod's containers; nothing runs before Run.
+func New(o Options) *Runtime {
+	b := o.Bootstrap
+	r := &Runtime{
+		o:       o,
+		stopNow: make(chan struct{}),
+		end:     make(chan struct{}),
+		changed: make(chan struct{}),
+		status: Status{
+			Namespace: b.Workload.Namespace, Name: b.Workload.Name,
+			PID: os.Getpid(), StartTicks: startTicks(os.Getpid()),
+			Phase: Pending, Reason: ReasonCreating, Started: time.Now(),
+		},
+	}
+	for i := range b.Set.InitContainers {
+		r.containers = append(r.containers, newContainer(r, &b.Set.InitContainers[i], true))
+	}
+	for i := range b.Set.Containers {
+		r.containers = append(r.containers, newContainer(r, &b.Set.Containers[i], false))
+	}
+	return r
+}
+
+// Run starts the containers and returns when all have ended for good: by
+// themselves, after Stop, or, all killed at once, at the end of ctx. How it
+// went is in Status.
+func (r *Runtime) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var stopper sync.WaitGroup
+	stopper.Go(func() { r.stopOnDemand(ctx) })
+	defer stopper.Wait()
+	defer cancel()
+
+	restart := r.o.Bootstrap.Set.Restart
+	initPolicy := restart
+	if restart == mesh.RestartAlways {
+		initPolicy = mesh.RestartOnFailure
+	}
+	main := 0
+	for _, c := range r.containers {
+		if !c.status.Init {
+			break
+		}
+		main++
+		if !c.keep(ctx, initPolicy) {
+			r.finish(false)
+			return
+		}
+	}
+	r.update(func() {
+		r.initialized = true
+		r.status.Phase, r.status.Reason = Running, ""
+	})
+	var wg sync.WaitGroup
+	ok := make([]bool, len(r.containers)-main)
+	for i, c := range r.containers[main:] {
+		wg.Go(func() { ok[i] = c.keep(ctx, restart) })
+	}
+	wg.Wait()
+	r.finish(!slices.Contains(ok, false))
+}
+
+func (r *Runtime) finish(ok bool) {
+	r.update(func() {
+		r.status.Phase, r.status.Reason = Failed, ""
+		if ok {
+			r.status.Phase = Succeeded
+		}
+	})
+}
+
+// stopOnDemand takes the pod out of service once Stop was called: not ready,
+// endpoint gone everywhere, no request in flight, and only then the end of the
+// programs.
+func (r *Runtime) stopOnDemand(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-r.stopNow:
+	}
+	defer close(r.end)
+	r.mu.Lock()
+	serving := r.status.Phase == Running && r.propagate
+	r.mu.Unlock()
+	if serving {
+		sleep(ctx, EndpointPropagation)
+	}
+	if r.o.Hooks.Drain != nil {
+		drain, cancel := context.WithTimeout(ctx, r.o.DrainTimeout)
+		r.o.Hooks.Drain(drain)
+		cancel()
+	}
+}
+
+// Stop asks all programs to end, gracefully: see Run. With propagate the pod
+// first goes on serving for EndpointPropagation, so that no client which has not
+// yet heard of its end is refused; it is of no use when the whole mesh ends.
+// Later calls change nothing.
+func (r *Runtime) Stop(propagate bool) {
+	r.once.Do(func() {
+		r.update(func() {
+			r.propagate = propagate
+			r.status.Stopping, r.status.Reason = true, ReasonTerminating
+		})
+		close(r.stopNow)
+	})
+}
+
+// Signal sends a signal to the running program of a container, or of every
+// container if the name is "". It returns the number of programs reached.
+func (r *Runtime) Signal(name string, sig syscall.Signal) int {
+	n := 0
+	for _, c := range r.named(name) {
+		if p := c.process(); p != nil && p.Signal(sig) == nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Restart ends the program of a container (of all, if the name is "") with its
+// grace period and starts it again at once, without back-off. It returns the
+// number of containers it found.
+func (r *Runtime) Restart(name string) int {
+	cs := r.named(name)
+	for _, c := range cs {
+		select {
+		case c.restart <- struct{}{}:
+		default: // one is pending already
+		}
+	}
+	return len(cs)
+}
+
+func (r *Runtime) named(name string) []*container {
+	var out []*container
+	for _, c := range r.containers {
+		if !c.status.Init && (name == "" || c.spec.Name == name) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Status is the present state, owned by the caller, and a channel that is
+// closed at the next change.
+func (r *Runtime) Status() (Status, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.snapshot(), r.changed
+}
+
+func (r *Runtime) snapshot() Status {
+	s := r.status
+	s.Ready = r.ready
+	for _, c := range r.containers {
+		cs := c.status
+		if cs.LastExit != nil {
+			last := *cs.LastExit
+			cs.LastExit = &last
+		}
+		s.Containers = append(s.Containers, cs)
+		if cs.Reason == ReasonCrashLoop && s.Reason == "" {
+			s.Reason, s.Message = ReasonCrashLoop, cs.Message
+		}
+	}
+	return s
+}
+
+// Fail records why the pod cannot run at all, before or instead of Run.
+func (r *Runtime) Fail(reason, message string) {
+	r.update(func() { r.status.Phase, r.status.Reason, r.status.Message = Failed, reason, message })
+}
+
+// Waiting says what the pod waits for before Run.
+func (r *Runtime) Waiting(message string) {
+	r.update(func() { r.status.Message = message })
+}
+
+// update changes guarded state and tells everyone who watches.
+func (r *Runtime) update(change func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change()
+	ready := r.initialized && !r.status.Stopping && !r.status.Phase.Ended()
+	for _, c := range r.containers {
+		ready = ready && (c.status.Init || c.status.Ready)
+	}
+	if ready != r.ready {
+		r.ready = ready
+		if r.o.Hooks.Ready != nil {
+			r.o.Hooks.Ready(ready)
+		}
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
