@@ -1,0 +1,357 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/route"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
+)
+
+// conn is one connection from a client: the program for outbound, another
+// proxy or anybody for inbound connections.
+type conn struct {
+	// Read-only after start.
+	p         *Proxy
+	dir       mesh.Direction
+	nc        net.Conn
+	local     netip.AddrPort // original destination; own address for inbound
+	source    netip.AddrPort // the client's end
+	localhost bool
+	down      upstream.Stream // reads and writes nc
+
+	// Touched by the serving goroutine only.
+	in     upstream.Buffer // read from the client, not yet used
+	snap   *snapshot       // what target and peer come from
+	target target
+	peer   *mesh.Workload // inbound: who calls; nil unknown
+	edgeIn *telemetry.Edge
+	met    met // destination outside the clusters' member lists
+
+	lastHost []byte // passthrough: authority that lastEdge belongs to
+	lastEdge *telemetry.Edge
+
+	// Shared with the reaper and Drain.
+	watch watch
+}
+
+// target is where a connection goes, as far as its destination address says.
+type target struct {
+	protocol mesh.Protocol
+	routes   *route.Config // nil: every request goes to cluster
+	cluster  *cluster      // for what is not HTTP; nil if unreachable
+	direct   *mesh.Workload
+}
+
+// met is the endpoint of a destination that no member list names: the program
+// itself, an original destination, a workload's own address.
+type met struct {
+	endpoint *upstream.Endpoint // nil until first used
+	key      upstream.SourceKey
+}
+
+// destination is the choice for one request or opaque connection.
+type destination struct {
+	cluster  *cluster           // nil if there was no route
+	endpoint *upstream.Endpoint // nil if the cluster has none
+	edge     *telemetry.Edge    // never nil
+}
+
+// dial opens a connection to the destination's endpoint within the cluster's
+// connect timeout. Pooled connections are taken with endpoint.Get first.
+func (d *destination) dial(ctx context.Context) (*upstream.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.cluster.ConnectTimeout)
+	defer cancel()
+	return d.endpoint.Dial(ctx)
+}
+
+func (c *conn) init() {
+	c.down.Init(c.nc)
+	c.watch.set(phaseIdle, telemetry.Now())
+}
+
+// serve handles the connection to its end. It closes it and joins whatever it
+// started.
+func (c *conn) serve(ctx context.Context) {
+	defer c.release()
+	if !c.refresh() {
+		return
+	}
+	switch c.target.protocol {
+	case mesh.ProtocolHTTP, mesh.ProtocolHTTP2, mesh.ProtocolGRPC:
+		c.serveHTTP(ctx)
+	case mesh.ProtocolAuto:
+		c.serveUnknown(ctx)
+	default:
+		c.serveTCP(ctx)
+	}
+}
+
+// release closes the connection and gives back what it holds.
+func (c *conn) release() {
+	c.nc.Close()
+	c.in.Release()
+	c.forget()
+}
+
+// forget gives back the met endpoint.
+func (c *conn) forget() {
+	if c.met.endpoint != nil {
+		c.p.sources.Release(c.met.key)
+		c.met = met{}
+	}
+}
+
+// abort closes the connection from outside.
+func (c *conn) abort() {
+	c.watch.forced.Store(true)
+	c.nc.Close()
+	if up := c.watch.up.Load(); up != nil {
+		up.Interrupt()
+	}
+}
+
+// refresh loads the newest configuration; every request calls it before it is
+// routed. It reports false when there is none yet.
+func (c *conn) refresh() bool {
+	s := c.p.snap.Load()
+	if s == c.snap {
+		return s != nil
+	}
+	if s == nil {
+		return false
+	}
+	c.snap = s
+	c.forget()
+	c.lastEdge = nil
+	if c.dir == mesh.Inbound {
+		c.resolveInbound()
+	} else {
+		c.resolveOutbound()
+	}
+	return true
+}
+
+func (c *conn) resolveInbound() {
+	c.target = target{}
+	for _, l := range c.snap.inbound {
+		if l.Address == c.local {
+			c.target = target{protocol: l.Protocol, cluster: l.cluster}
+			break
+		}
+	}
+	c.peer = c.snap.byIP[c.source.Addr()]
+	key := telemetry.EdgeKey{Direction: mesh.Inbound, Peer: c.peer}
+	if c.target.cluster != nil {
+		key.Service = c.target.cluster.Service
+		key.ServiceName = c.target.cluster.serviceName
+	}
+	c.edgeIn = c.p.o.Recorder.Edge(key)
+}
+
+// resolveOutbound finds the target of the original destination: the listener
+// of exactly that address, then the workload that owns the address, then the
+// listener of the port, then the catch-all.
+func (c *conn) resolveOutbound() {
+	s, dst := c.snap, netip.AddrPortFrom(c.local.Addr().Unmap(), c.local.Port())
+	use := func(l *listener) { c.target = target{protocol: l.Protocol, routes: l.routes, cluster: l.cluster} }
+	if !c.localhost {
+		if l := s.exact[dst]; l != nil {
+			use(l)
+			return
+		}
+		if w := s.byIP[dst.Addr()]; w != nil {
+			c.target = c.directTarget(w, dst.Port())
+			return
+		}
+		if l := s.byPort[dst.Port()]; l != nil {
+			use(l)
+			return
+		}
+	}
+	if s.catchAll != nil {
+		use(s.catchAll)
+		return
+	}
+	c.target = target{protocol: mesh.ProtocolTCP, cluster: &cluster{
+		Cluster:     &upstream.Cluster{Cluster: mesh.Cluster{Name: mesh.BlackHoleCluster, Type: mesh.ClusterBlackHole}},
+		serviceName: mesh.BlackHoleCluster,
+	}}
+}
+
+// directTarget is a port of one workload, called by the workload's own address.
+// Without a wire port nothing can be reached.
+func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
+	cl := &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{
+		Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst, ConnectTimeout: c.p.o.ConnectTimeout, Port: port,
+	}}}
+	wire, ok := w.WirePortOf(port)
+	if !ok {
+		cl.Type = mesh.ClusterBlackHole
+	}
+	cl.Service = c.snap.serviceOf(wire)
+	if cl.Service.IsZero() {
+		cl.serviceName = mesh.PassthroughCluster
+	}
+	t := target{protocol: mesh.ProtocolAuto, cluster: cl, direct: w}
+	for i := range w.Ports {
+		if w.Ports[i].Port == port {
+			t.protocol = w.Ports[i].Protocol
+		}
+	}
+	return t
+}
+
+// choose picks the endpoint of cl for a request or connection and the series
+// it counts in. authority may be nil for what is not HTTP.
+func (c *conn) choose(cl *cluster, authority []byte) destination {
+	d := destination{cluster: cl}
+	switch cl.Type {
+	case mesh.ClusterEDS:
+		i := cl.Pick(random())
+		if i >= 0 {
+			d.endpoint = cl.Members[i].Endpoint
+		}
+		d.edge = c.p.edge(cl, i, authority)
+		return d
+	case mesh.ClusterLocal:
+		d.endpoint = c.meet(cl)
+		d.edge = c.edgeIn
+		return d
+	case mesh.ClusterOriginalDst:
+		d.endpoint = c.meet(cl)
+	case mesh.ClusterBlackHole:
+	}
+	if c.dir == mesh.Inbound {
+		d.edge = c.edgeIn
+		return d
+	}
+	d.edge = c.metEdge(cl, authority)
+	return d
+}
+
+// unrouted is the destination of a request that matched no route.
+func (c *conn) unrouted(authority []byte) destination {
+	if c.dir == mesh.Inbound {
+		return destination{edge: c.edgeIn}
+	}
+	return destination{edge: c.p.o.Recorder.Edge(telemetry.EdgeKey{
+		Direction: mesh.Outbound, HostFallback: string(bytes.ToLower(authority)),
+	})}
+}
+
+// meet finds the endpoint of the connection's own destination.
+func (c *conn) meet(cl *cluster) *upstream.Endpoint {
+	if c.met.endpoint != nil {
+		return c.met.endpoint
+	}
+	p := c.p
+	var dial upstream.DialFunc
+	key := upstream.SourceKey{Target: c.local}
+	limits := p.programLimits()
+	switch {
+	case cl.Type == mesh.ClusterLocal:
+		// A program sees the address of who opened the connection: connections
+		// are shared only among requests of one client address.
+		key = upstream.SourceKey{Source: c.programSource(), Target: netip.AddrPortFrom(loopback(), cl.Port)}
+		dial = p.dialProgram(key.Source, cl.Port)
+	case c.target.direct != nil:
+		key.Target, _ = c.target.direct.WirePortOf(cl.Port)
+		dial, limits = p.dialPeer(key.Target), p.peerLimits()
+	case c.localhost:
+		key.Target = netip.AddrPortFrom(loopback(), c.local.Port())
+		dial = p.dialPeer(key.Target)
+	default:
+		dial = p.dialPeer(key.Target)
+	}
+	c.met = met{key: key, endpoint: p.sources.Acquire(key, func() *upstream.Endpoint {
+		return upstream.NewEndpoint(key.Target, dial, limits)
+	})}
+	return c.met.endpoint
+}
+
+// programSource is the client address that the program shall see.
+func (c *conn) programSource() netip.Addr {
+	if c.peer != nil {
+		if c.source.Addr().Is6() && c.peer.CaseIP6.IsValid() {
+			return c.peer.CaseIP6
+		}
+		return c.peer.CaseIP
+	}
+	return c.source.Addr()
+}
+
+func (p *Proxy) dialProgram(source netip.Addr, port uint16) upstream.DialFunc {
+	if p.o.DialProgram == nil {
+		return p.dialPeer(netip.AddrPortFrom(loopback(), port))
+	}
+	return func(ctx context.Context) (net.Conn, error) { return p.o.DialProgram(ctx, source, port) }
+}
+
+// metEdge is the series of a destination without a member list. The last one is
+// kept: a connection hardly ever names two hosts.
+func (c *conn) metEdge(cl *cluster, authority []byte) *telemetry.Edge {
+	if c.lastEdge != nil && (!cl.Service.IsZero() || bytes.Equal(c.lastHost, authority)) {
+		return c.lastEdge
+	}
+	c.lastHost = append(c.lastHost[:0], authority...)
+	c.lastEdge = c.p.o.Recorder.Edge(telemetry.EdgeKey{
+		Direction: mesh.Outbound, Peer: c.target.direct, Service: cl.Service, ServiceName: cl.serviceName,
+		HostFallback: string(bytes.ToLower(authority)),
+	})
+	return c.lastEdge
+}
+
+func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
+
+// phase is what a connection is doing, for time limits and drain.
+type phase uint32
+
+const (
+	phaseIdle   phase = iota // no request in progress
+	phaseHead                // part of a head has arrived
+	phaseWait                // a request waits for its response
+	phaseBody                // a body is on the move
+	phaseOpaque              // opaque bytes, or a protocol with its own time limits
+)
+
+// watch is the part of a connection that the reaper and Drain look at.
+type watch struct {
+	phase    atomic.Uint32
+	since    atomic.Int64 // telemetry.Now() when the phase began or last made progress
+	up       atomic.Pointer[upstream.Conn]
+	verdict  atomic.Uint32 // why the reaper interrupted the connection
+	forced   atomic.Bool   // closed by force
+	looks    uint32        // reaper only: how often it looked in this phase
+	lastLook int64         // reaper only: since at its last look
+}
+
+func (w *watch) set(p phase, now int64) {
+	w.phase.Store(uint32(p))
+	w.since.Store(now)
+}
+
+// verdict is why the reaper interrupted a connection.
+type verdict uint32
+
+const (
+	verdictNone    verdict = iota
+	verdictSlow            // the head or a body took too long
+	verdictIdle            // nothing was asked for too long
+	verdictGone            // the client has gone away
+	verdictDrained         // idle while draining
+)
+
+// idleSince reports since when the connection has been idle, if it is.
+func (w *watch) idleSince() (since time.Duration, ok bool) {
+	if phase(w.phase.Load()) != phaseIdle {
+		return 0, false
+	}
+	return time.Duration(w.since.Load()), true
+}

