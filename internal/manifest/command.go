@@ -1,0 +1,223 @@
+package manifest
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Annotations of ours, on the pod template or the workload. The first two may
+// end in "." and a container's name.
+const (
+	annotationCommand = "vitrine.dev/command"     // replaces the image's entry point
+	annotationDir     = "vitrine.dev/working-dir" // replaces workingDir
+)
+
+// annotation finds an annotation for container c: with its name before
+// without, on the pod template before the workload. Without a name it is
+// meant for the only container of a pod.
+func (s *setObject) annotation(name string, c *corev1.Container) (value, path string, ok bool) {
+	meta := s.o.metadata()
+	for _, key := range []string{name + "." + c.Name, name} {
+		if key == name && s.programs() > 1 {
+			break
+		}
+		if value, ok = s.template.Annotations[key]; ok {
+			return value, mapKey(s.path+".metadata.annotations", key), true
+		}
+		if value, ok = meta.Annotations[key]; ok {
+			return value, mapKey("metadata.annotations", key), true
+		}
+	}
+	return "", "", false
+}
+
+// command is what a container runs: the annotation or command, then args. It
+// is nil, and reported, if neither says so.
+func (s *setObject) command(c *corev1.Container, path string, env *environment) []string {
+	words := env.expandAll(c.Command)
+	if text, at, ok := s.annotation(annotationCommand, c); ok {
+		list, err := splitCommand(text)
+		if err == nil && len(list) == 0 {
+			err = errors.New("no program is named")
+		}
+		if err != nil {
+			s.o.problem(at, "the command in the annotation cannot be read: "+err.Error(),
+				`write words as in a shell, or a JSON list such as ["./web", "-v"]`)
+			return nil
+		}
+		words = list
+	}
+	if len(words) == 0 {
+		key := annotationCommand
+		if s.programs() > 1 {
+			key += "." + c.Name
+		}
+		has := "no command"
+		if c.Image != "" {
+			has = "only an image, and images are not run"
+		}
+		s.o.problem(path, "container "+c.Name+" has "+has,
+			"give it command, or the annotation "+key+" with the program to run")
+		return nil
+	}
+	if words[0] == "" {
+		s.o.problem(path+".command", "the program of container "+c.Name+" has an empty name", "name a program")
+		return nil
+	}
+	return append(words, env.expandAll(c.Args)...)
+}
+
+// splitCommand reads a JSON list of words, or words separated by blanks with
+// the quotes of a shell. Nothing is expanded.
+func splitCommand(text string) ([]string, error) {
+	text = strings.Trim(text, " \t\r\n")
+	if strings.HasPrefix(text, "[") {
+		var words []string
+		if err := json.Unmarshal([]byte(text), &words); err == nil {
+			return words, noNUL(text)
+		}
+		return nil, errors.New("it begins with [ and is not a JSON list of strings")
+	}
+	var words []string
+	var word strings.Builder
+	var quote byte
+	inWord := false
+	for i := 0; i < len(text); i++ {
+		ch := text[i]
+		switch {
+		case quote == '\'' && ch != '\'':
+			word.WriteByte(ch)
+		case ch == '\\' && i+1 < len(text) && (quote == 0 || strings.IndexByte("\"\\$`", text[i+1]) >= 0):
+			i++
+			word.WriteByte(text[i])
+			inWord = true
+		case quote != 0 && ch == quote:
+			quote = 0
+		case quote == 0 && (ch == '\'' || ch == '"'):
+			quote, inWord = ch, true
+		case quote == 0 && strings.IndexByte(" \t\r\n", ch) >= 0:
+			if inWord {
+				words = append(words, word.String())
+				word.Reset()
+				inWord = false
+			}
+		default:
+			word.WriteByte(ch)
+			inWord = true
+		}
+	}
+	if quote != 0 {
+		return nil, errors.New("a quote is not closed")
+	}
+	if inWord {
+		words = append(words, word.String())
+	}
+	return words, noNUL(text)
+}
+
+func noNUL(text string) error {
+	if strings.IndexByte(text, 0) >= 0 || strings.Contains(text, `\u0000`) {
+		return errors.New("it holds a NUL byte")
+	}
+	return nil
+}
+
+// workingDir is where a container's program starts: workingDir, or the
+// directory of the file that describes it.
+func (s *setObject) workingDir(c *corev1.Container, path string) string {
+	dir, at := c.WorkingDir, path+".workingDir"
+	if text, where, ok := s.annotation(annotationDir, c); ok {
+		dir, at = text, where
+	}
+	if dir == "" {
+		return s.o.file.dir
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(s.o.file.dir, dir)
+	}
+	if s.o.loader.opts.CheckPrograms {
+		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+			s.o.problem(at, "the working directory "+dir+" of container "+c.Name+" does not exist on this machine",
+				"create it, or name another with the annotation "+annotationDir)
+		}
+	}
+	return filepath.Clean(dir)
+}
+
+// program makes a name with a slash absolute, and looks it up if that is
+// wanted.
+func (s *setObject) program(name, dir string, env *environment, path string) string {
+	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
+		name = filepath.Join(dir, name)
+	}
+	if !s.o.loader.opts.CheckPrograms {
+		return name
+	}
+	search, ok := env.lookup("PATH")
+	if !ok {
+		search = os.Getenv("PATH")
+	}
+	if err := findProgram(name, search); err != nil {
+		s.o.problem(path, "the program "+quoted(name)+" cannot be run: "+err.Error(), howToGet(name, err))
+	}
+	return name
+}
+
+var (
+	errNoProgram     = errors.New("it does not exist")
+	errNotInPath     = errors.New("it is in no directory of PATH")
+	errNotExecutable = errors.New("it is not executable")
+)
+
+// findProgram looks a program up as execvp does.
+func findProgram(name, search string) error {
+	if strings.Contains(name, "/") {
+		return executable(name)
+	}
+	for _, dir := range filepath.SplitList(search) {
+		if executable(filepath.Join(dir, name)) == nil {
+			return nil
+		}
+	}
+	return errNotInPath
+}
+
+func executable(path string) error {
+	info, err := os.Stat(path) //nolint:gosec // G703: the file says what to run, so it may name any path
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return err
+	case err != nil:
+		return errNoProgram
+	case info.IsDir():
+		return errors.New("it is a directory")
+	case info.Mode()&0o111 == 0:
+		return errNotExecutable
+	}
+	return nil
+}
+
+// howToGet names the command that provides a missing program.
+func howToGet(name string, err error) string {
+	if errors.Is(err, errNotExecutable) {
+		return "run chmod +x " + name
+	}
+	if strings.Contains(name, "/") {
+		return "build it, or correct the path, which is relative to the directory of the file"
+	}
+	packages := map[string]string{
+		"node": "nodejs", "npm": "npm", "python3": "python3", "python": "python-is-python3", "java": "default-jre-headless",
+		"ruby": "ruby", "php": "php-cli", "go": "golang", "redis-server": "redis-server", "nginx": "nginx",
+		"postgres": "postgresql", "socat": "socat", "curl": "curl", "nc": "netcat-openbsd",
+	}
+	if pkg, ok := packages[name]; ok {
+		return "install it: apt install " + pkg
+	}
+	return "install it, or write its path"
+}

@@ -1,0 +1,207 @@
+package manifest
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// maxFileBytes bounds one file; etcd takes no object above 1.5 MiB.
+const maxFileBytes = 32 << 20
+
+// file is the content of one file.
+type file struct {
+	name string // as the caller named it
+	dir  string // absolute; relative programs are looked up from here
+	data []byte
+}
+
+// read collects the files behind paths, each once.
+func (l *loader) read(paths []string) []*file {
+	var files []*file
+	seen := map[string]bool{}
+	add := func(path string) {
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			l.unreadable(path, err)
+			return
+		}
+		if seen[abs] {
+			return
+		}
+		seen[abs] = true
+		data, err := readFile(path)
+		if err != nil {
+			l.unreadable(path, err)
+			return
+		}
+		l.objects.Files = append(l.objects.Files, path)
+		files = append(files, &file{name: path, dir: filepath.Dir(abs), data: data})
+	}
+	if len(paths) == 0 {
+		l.diags = append(l.diags, Diagnostic{
+			File: ".", Problem: "no file was named", Remedy: "name files, directories, or - for standard input",
+		})
+	}
+	for _, path := range paths {
+		if path == "-" {
+			files = l.readStdin(files)
+			continue
+		}
+		info, err := os.Stat(path)
+		switch {
+		case err != nil:
+			l.unreadable(path, err)
+		case info.IsDir():
+			l.readDir(path, add)
+		default:
+			add(path)
+		}
+	}
+	return files
+}
+
+func (l *loader) readDir(root string, add func(string)) {
+	n := 0
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		hidden := path != root && strings.HasPrefix(d.Name(), ".")
+		if d.IsDir() {
+			if hidden {
+				return fs.SkipDir
+			}
+			l.objects.Dirs = append(l.objects.Dirs, path)
+			return nil
+		}
+		if !hidden && slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))) {
+			n++
+			add(path)
+		}
+		return nil
+	})
+	if err != nil {
+		l.unreadable(root, err)
+		return
+	}
+	if n == 0 {
+		l.diags = append(l.diags, Diagnostic{
+			File: root, Problem: "the directory has no *.yaml, *.yml or *.json file", Remedy: "name another directory",
+		})
+	}
+}
+
+func (l *loader) readStdin(files []*file) []*file {
+	const name = "-"
+	if slices.ContainsFunc(files, func(f *file) bool { return f.name == name }) {
+		return files
+	}
+	if l.opts.Stdin == nil {
+		l.unreadable(name, errors.New("standard input is not available here"))
+		return files
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		l.unreadable(name, err)
+		return files
+	}
+	data, err := readLimited(l.opts.Stdin)
+	if err != nil {
+		l.unreadable(name, err)
+		return files
+	}
+	return append(files, &file{name: name, dir: dir, data: data})
+}
+
+func (l *loader) unreadable(path string, err error) {
+	remedy := "check the path"
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		remedy = "make it readable for this user"
+	case errors.Is(err, errTooLarge):
+		remedy = "split it into smaller files"
+	}
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathErr.Err // the path is said already
+	}
+	l.diags = append(l.diags, Diagnostic{File: path, Problem: "cannot be read: " + err.Error(), Remedy: remedy})
+}
+
+var errTooLarge = fmt.Errorf("larger than %d MiB", maxFileBytes>>20)
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readLimited(f)
+}
+
+func readLimited(r io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxFileBytes+1))
+	if err == nil && len(data) > maxFileBytes {
+		return nil, errTooLarge
+	}
+	return data, err
+}
+
+// document is one YAML document of a file.
+type document struct {
+	data []byte
+	line int // of its first byte, from 1
+}
+
+// documents splits a file at its "---" lines, so that a syntax error in one
+// document does not hide the errors of the next. YAML allows "---" at the
+// start of a line only as a separator.
+func documents(data []byte) []document {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	var docs []document
+	start, startLine, line := 0, 1, 1
+	flush := func(end int) {
+		if doc := data[start:end]; !blank(doc) {
+			docs = append(docs, document{data: doc, line: startLine})
+		}
+	}
+	for pos := 0; pos < len(data); line++ {
+		next := len(data)
+		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
+			next = pos + i + 1
+		}
+		if isSeparator(data[pos:next]) {
+			flush(pos)
+			start, startLine = pos, line
+		}
+		pos = next
+	}
+	flush(len(data))
+	return docs
+}
+
+// isSeparator reports whether line begins a new document.
+func isSeparator(line []byte) bool {
+	rest, ok := bytes.CutPrefix(line, []byte("---"))
+	return ok && (len(rest) == 0 || strings.IndexByte(" \t\r\n", rest[0]) >= 0)
+}
+
+// blank reports whether doc holds nothing but separators, directives and
+// comments.
+func blank(doc []byte) bool {
+	for line := range bytes.Lines(doc) {
+		line = bytes.TrimSpace(line)
+		switch {
+		case len(line) == 0, line[0] == '#', line[0] == '%', bytes.Equal(line, []byte("---")), bytes.Equal(line, []byte("...")):
+		default:
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,226 @@
+package manifest
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+const (
+	defaultGraceSeconds   = 30
+	defaultBackoffLimit   = 6
+	defaultServiceAccount = "default"
+	// maxReplicas is what one local mesh has addresses for (mesh.Index).
+	maxReplicas = 65531
+)
+
+// setObject is an object that owns replicas while it is converted.
+type setObject struct {
+	o        *object
+	template *corev1.PodTemplateSpec
+	path     string // of the template
+	claims   []corev1.PersistentVolumeClaim
+	set      mesh.WorkloadSet
+	declared map[uint16]*object // Service that said what a port speaks
+}
+
+// convertSet makes a WorkloadSet of o if it owns replicas.
+func (l *loader) convertSet(o *object) {
+	s := &setObject{o: o, path: "spec.template", declared: map[uint16]*object{}}
+	s.set = mesh.WorkloadSet{
+		Kind: mesh.WorkloadKind(o.kind), Namespace: o.namespace, Name: o.name, Source: o.where(), Replicas: 1,
+	}
+	switch value := o.value.(type) {
+	case *appsv1.Deployment:
+		s.template = &value.Spec.Template
+		s.replicas(value.Spec.Replicas, "spec.replicas")
+		s.selector(value.Spec.Selector)
+		s.restart(corev1.RestartPolicyAlways)
+	case *appsv1.StatefulSet:
+		s.template, s.claims = &value.Spec.Template, value.Spec.VolumeClaimTemplates
+		s.replicas(value.Spec.Replicas, "spec.replicas")
+		s.selector(value.Spec.Selector)
+		s.restart(corev1.RestartPolicyAlways)
+		if value.Spec.Ordinals != nil && value.Spec.Ordinals.Start != 0 {
+			o.warn("spec.ordinals", "ordinals have no effect: replicas are numbered from 0", "remove the field")
+		}
+	case *batchv1.Job:
+		s.template = &value.Spec.Template
+		s.job(&value.Spec)
+		s.restart(corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
+	default:
+		return
+	}
+	s.pod()
+	l.sets = append(l.sets, s)
+}
+
+func (s *setObject) replicas(n *int32, path string) {
+	switch {
+	case n == nil:
+		return
+	case *n < 0 || *n > maxReplicas:
+		s.o.problem(path, "the number of replicas must be between 0 and 65531", "correct the number")
+		return
+	}
+	s.set.Replicas = int(*n)
+}
+
+// selector holds a selector against the labels of the template, as the API
+// server does.
+func (s *setObject) selector(selector *metav1.LabelSelector) {
+	if selector == nil || len(selector.MatchLabels) == 0 && len(selector.MatchExpressions) == 0 {
+		s.o.problem("spec.selector", "spec.selector is missing", "write selector.matchLabels with labels of the template")
+		return
+	}
+	match, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		s.o.problem("spec.selector", "the selector is wrong: "+err.Error(), "correct it")
+		return
+	}
+	if !match.Matches(labels.Set(s.template.Labels)) {
+		s.o.problem("spec.selector", "the selector does not match the labels of the template",
+			"repeat its labels under spec.template.metadata.labels")
+	}
+}
+
+func (s *setObject) restart(allowed ...corev1.RestartPolicy) {
+	policy := s.template.Spec.RestartPolicy
+	if policy == "" && s.set.Kind != mesh.KindJob {
+		policy = corev1.RestartPolicyAlways
+	}
+	s.set.Restart = mesh.RestartPolicy(policy)
+	if slices.Contains(allowed, policy) {
+		return
+	}
+	remedy := "write OnFailure or Never"
+	if s.set.Kind != mesh.KindJob {
+		remedy = "write Always or remove the field; programs that end belong into a Job"
+	}
+	s.o.problem(s.path+".spec.restartPolicy", "restartPolicy of a "+s.o.kind+" cannot be "+quoted(string(policy)), remedy)
+}
+
+func (s *setObject) job(spec *batchv1.JobSpec) {
+	number := func(n *int32, def int, path string) int {
+		if n == nil {
+			return def
+		}
+		if *n < 0 || *n > maxReplicas {
+			s.o.problem(path, "the number must be between 0 and 65531", "correct the number")
+			return def
+		}
+		return int(*n)
+	}
+	s.set.Replicas = number(spec.Parallelism, 1, "spec.parallelism")
+	// Without completions each of the parallel programs is to succeed once.
+	s.set.Completions = number(spec.Completions, max(s.set.Replicas, 1), "spec.completions")
+	s.set.Replicas = min(s.set.Replicas, s.set.Completions)
+	s.set.BackoffLimit = number(spec.BackoffLimit, defaultBackoffLimit, "spec.backoffLimit")
+	if spec.Suspend != nil && *spec.Suspend {
+		s.set.Replicas = 0
+	}
+	const remedy = "remove the field, or expect the job to run without it"
+	if spec.CompletionMode != nil && *spec.CompletionMode == batchv1.IndexedCompletion {
+		s.o.warn("spec.completionMode", "completionMode Indexed has no effect: programs get no JOB_COMPLETION_INDEX", remedy)
+	}
+	for path, used := range map[string]bool{
+		"spec.activeDeadlineSeconds": spec.ActiveDeadlineSeconds != nil,
+		"spec.podFailurePolicy":      spec.PodFailurePolicy != nil,
+		"spec.successPolicy":         spec.SuccessPolicy != nil,
+		"spec.backoffLimitPerIndex":  spec.BackoffLimitPerIndex != nil,
+	} {
+		if used {
+			s.o.warn(path, path+" has no effect in this version", remedy)
+		}
+	}
+}
+
+// pod converts the pod template.
+func (s *setObject) pod() {
+	spec := &s.template.Spec
+	s.o.checkLabels(s.path+".metadata.labels", s.template.Labels)
+	s.set.Labels = maps.Clone(s.template.Labels)
+	s.set.Annotations = maps.Clone(s.template.Annotations)
+	s.set.GracePeriod = defaultGraceSeconds * time.Second
+	if grace := spec.TerminationGracePeriodSeconds; grace != nil {
+		if *grace < 0 || *grace > int64((1<<31)-1) {
+			s.o.problem(s.path+".spec.terminationGracePeriodSeconds", "the grace period must not be negative or above 2147483647", "correct the number")
+		}
+		s.set.GracePeriod = time.Duration(min(max(*grace, 0), 1<<31-1)) * time.Second
+	}
+	s.serviceAccount()
+	s.podWarnings()
+	volumes := s.volumes()
+	names := map[string]bool{}
+	for i := range spec.InitContainers {
+		c, path := &spec.InitContainers[i], index(s.path+".spec.initContainers", i)
+		sidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		out, ok := s.container(c, volumes, names, path, sidecar)
+		switch {
+		case !ok:
+		case !sidecar:
+			s.set.InitContainers = append(s.set.InitContainers, out)
+		case s.set.Kind == mesh.KindJob:
+			s.o.problem(path+".restartPolicy", "an init container that goes on running is not supported in a Job", "make it a Deployment of its own")
+		default:
+			s.set.Containers = append(s.set.Containers, out)
+		}
+	}
+	if len(spec.Containers) == 0 {
+		s.o.problem(s.path+".spec", "the pod template has no containers", "write at least one")
+	}
+	for i := range spec.Containers {
+		if out, ok := s.container(&spec.Containers[i], volumes, names, index(s.path+".spec.containers", i), true); ok {
+			s.set.Containers = append(s.set.Containers, out)
+		}
+	}
+	s.checkPorts()
+}
+
+func (s *setObject) serviceAccount() {
+	spec := &s.template.Spec
+	path := s.path + ".spec.serviceAccountName"
+	name := spec.ServiceAccountName
+	if name == "" {
+		name, path = spec.DeprecatedServiceAccount, s.path+".spec.serviceAccount"
+	}
+	if name == "" {
+		name = defaultServiceAccount
+	}
+	s.set.ServiceAccount = name
+	if validation.IsDNS1123Subdomain(name) != nil {
+		s.o.problem(path, "the service account name "+quoted(name)+" is not allowed", remedySubdomain)
+	} else if name != defaultServiceAccount && !s.o.loader.accounts[s.o.namespace+"/"+name] {
+		s.o.warn(path, "ServiceAccount "+quoted(name)+" is in none of the files", "add it: a cluster starts nothing without it")
+	}
+}
+
+// podWarnings names fields that change what a program does in a cluster and
+// have no effect here.
+func (s *setObject) podWarnings() {
+	spec := &s.template.Spec
+	for _, w := range []struct {
+		field string
+		used  bool
+	}{
+		{"hostNetwork", spec.HostNetwork},
+		{"hostAliases", len(spec.HostAliases) > 0},
+		{"dnsConfig", spec.DNSConfig != nil},
+		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
+		{"readinessGates", len(spec.ReadinessGates) > 0},
+		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
+	} {
+		if w.used {
+			s.o.warn(s.path+".spec."+w.field, w.field+" has no effect in this version", "remove the field, or expect the programs to run without it")
+		}
+	}
+}
