@@ -1,0 +1,5 @@
+package metricstore
+
+const writerEnv = "VITRINE_TEST_WRITER_DIR"
+
+func writeUntilKilled(string) {}

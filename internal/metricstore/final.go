@@ -1,0 +1,131 @@
+package metricstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/exemplar"
+	"github.com/prometheus/prometheus/model/histogram"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/textparse"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+)
+
+// AppendFinal stores the last exposition of a target of a job that ends, as a
+// scrape at this moment would have, and marks its series as ended right after.
+// So what the target counted since it was scraped last is not lost: increase()
+// over any window that contains this moment sees it, while instant queries no
+// longer show the series.
+//
+// The exposition is in the format of contentType: Prometheus text, OpenMetrics
+// text or protobuf (delimited). Call it while the target is still set or after
+// it was removed, but not while it still counts. An error means that nothing
+// was stored.
+func (s *Store) AppendFinal(ctx context.Context, job string, t Target, contentType string, exposition []byte) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("store last metrics of %s: %w", t.Address, err)
+		}
+	}()
+	if len(exposition) == 0 {
+		return nil
+	}
+	target, err := s.scrapeLabels(job, t)
+	if err != nil {
+		return err
+	}
+	parser, err := textparse.New(exposition, contentType, labels.NewSymbolTable(), textparse.ParserOptions{
+		IgnoreNativeHistograms:  true,
+		OpenMetricsSkipSTSeries: true,
+	})
+	if parser == nil {
+		return fmt.Errorf("content type %q: %w", contentType, err)
+	}
+	app := s.writable.AppenderV2(ctx)
+	if err := appendFinal(app, parser, target, time.Now().UnixMilli()); err != nil {
+		return errors.Join(err, app.Rollback())
+	}
+	if err := app.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// finalSample is one series of an exposition.
+type finalSample struct {
+	ref    storage.SeriesRef
+	labels labels.Labels
+}
+
+func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Labels, now int64) error {
+	var series []finalSample
+	for {
+		entry, err := p.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("parse: %w", err)
+		}
+		var v float64
+		var h *histogram.Histogram
+		var fh *histogram.FloatHistogram
+		switch entry {
+		case textparse.EntrySeries:
+			_, _, v = p.Series()
+		case textparse.EntryHistogram:
+			_, _, h, fh = p.Histogram()
+		default:
+			continue
+		}
+		var exposed labels.Labels
+		p.Labels(&exposed)
+		lset := withTargetLabels(exposed, target)
+		if !lset.Has(model.MetricNameLabel) || !lset.IsValid(model.UTF8Validation) {
+			return fmt.Errorf("invalid series %s", lset)
+		}
+		var opts storage.AppendV2Options
+		for e := (exemplar.Exemplar{}); p.Exemplar(&e); e = (exemplar.Exemplar{}) {
+			if !e.HasTs {
+				e.Ts = now
+			}
+			opts.Exemplars = append(opts.Exemplars, e)
+		}
+		ref, err := app.Append(0, lset, p.StartTimestamp(), now, v, h, fh, opts)
+		switch {
+		case err == nil:
+			series = append(series, finalSample{ref, lset})
+		case errors.Is(err, storage.ErrOutOfOrderSample), errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
+			// A scrape of this very moment has been stored already.
+		default:
+			if _, partial := errors.AsType[*storage.AppendPartialError](err); !partial {
+				return fmt.Errorf("append %s: %w", lset, err)
+			}
+			series = append(series, finalSample{ref, lset}) // only an exemplar was refused
+		}
+	}
+	end := math.Float64frombits(value.StaleNaN)
+	for _, f := range series {
+		if _, err := app.Append(f.ref, f.labels, 0, now+1, end, nil, nil, storage.AppendV2Options{}); err != nil {
+			return fmt.Errorf("end %s: %w", f.labels, err)
+		}
+	}
+	return nil
+}
+
+// withTargetLabels adds the target's labels as a scrape with honor_labels does.
+func withTargetLabels(exposed, target labels.Labels) labels.Labels {
+	b := labels.NewBuilder(exposed)
+	target.Range(func(l labels.Label) {
+		if !exposed.Has(l.Name) {
+			b.Set(l.Name, l.Value)
+		}
+	})
+	return b.Labels()
+}

@@ -1,0 +1,137 @@
+package metricstore
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/api"
+	v1 "github.com/prometheus/client_golang/api/prometheus/v1"
+	"github.com/prometheus/common/model"
+)
+
+// Remote is a Prometheus-compatible server that is asked instead of a Store.
+// It is safe for concurrent use.
+type Remote struct {
+	url    *url.URL
+	api    v1.API
+	client *http.Client
+}
+
+// NewRemote makes a Remote for the server at base, as in
+// http://prometheus:9090 or https://host/prometheus. It does not connect.
+func NewRemote(base string) (*Remote, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		return nil, fmt.Errorf("query URL %q: give scheme and host, as in http://prometheus:9090", base)
+	}
+	u.Path = strings.TrimSuffix(strings.TrimSuffix(u.Path, "/"), "/api/v1")
+	transport := &http.Transport{
+		Proxy:               http.ProxyFromEnvironment,
+		MaxIdleConnsPerHost: 8,
+		IdleConnTimeout:     30 * time.Second,
+		ForceAttemptHTTP2:   true,
+	}
+	client := &http.Client{Transport: transport}
+	c, err := api.NewClient(api.Config{Address: u.String(), Client: client})
+	if err != nil {
+		return nil, fmt.Errorf("query URL %q: %w", base, err)
+	}
+	return &Remote{url: u, api: v1.NewAPI(c), client: client}, nil
+}
+
+// Close closes idle connections.
+func (r *Remote) Close() { r.client.CloseIdleConnections() }
+
+// Handler passes requests for /api/v1 on to the server and answers 404 to all
+// others.
+func (r *Remote) Handler() http.Handler {
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(r.url)
+			p.Out.Header.Del("Cookie") // of the console, not of that server
+		},
+		Transport: r.client.Transport,
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadGateway)
+			fmt.Fprintf(w, `{"status":"error","errorType":"unavailable","error":%q}`, "the server at "+r.url.Redacted()+" does not answer: "+err.Error())
+		},
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/api/v1/", proxy)
+	return mux
+}
+
+// Eval evaluates an expression at one time.
+func (r *Remote) Eval(ctx context.Context, expr string, at time.Time) (Result, error) {
+	v, warnings, _, err := r.api.Query(ctx, expr, at)
+	return r.result(expr, v, warnings, err)
+}
+
+// EvalRange evaluates an expression at start, start+step, … up to end.
+func (r *Remote) EvalRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) (Result, error) {
+	v, warnings, _, err := r.api.QueryRange(ctx, expr, v1.Range{Start: start, End: end, Step: step})
+	return r.result(expr, v, warnings, err)
+}
+
+// Query is Eval for expressions whose value is a vector or a scalar.
+func (r *Remote) Query(ctx context.Context, expr string, at time.Time) ([]Sample, error) {
+	res, err := r.Eval(ctx, expr, at)
+	return vectorOf(expr, res, err)
+}
+
+// QueryRange is EvalRange for callers that need only the series.
+func (r *Remote) QueryRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]Series, error) {
+	res, err := r.EvalRange(ctx, expr, start, end, step)
+	return res.Series, err
+}
+
+func (r *Remote) result(expr string, v model.Value, warnings v1.Warnings, err error) (Result, error) {
+	if err != nil {
+		return Result{}, fmt.Errorf("query %q at %s: %w", expr, r.url.Redacted(), err)
+	}
+	out := Result{Type: ResultType(v.Type().String()), Warnings: warnings}
+	switch v := v.(type) {
+	case model.Vector:
+		out.Samples = make([]Sample, 0, len(v))
+		for _, s := range v {
+			sample := Sample{Labels: metricMap(s.Metric), Time: s.Timestamp.Time(), Value: float64(s.Value)}
+			if s.Histogram != nil {
+				sample.Value, sample.Histogram = float64(s.Histogram.Count), s.Histogram.String()
+			}
+			out.Samples = append(out.Samples, sample)
+		}
+	case model.Matrix:
+		out.Series = make([]Series, 0, len(v))
+		for _, s := range v {
+			series := Series{Labels: metricMap(s.Metric)}
+			for _, p := range s.Values {
+				series.Points = append(series.Points, Point{p.Timestamp.Time(), float64(p.Value)})
+			}
+			for _, p := range s.Histograms {
+				series.Points = append(series.Points, Point{p.Timestamp.Time(), float64(p.Histogram.Count)})
+			}
+			out.Series = append(out.Series, series)
+		}
+	case *model.Scalar:
+		out.Samples = []Sample{{Labels: map[string]string{}, Time: v.Timestamp.Time(), Value: float64(v.Value)}}
+	case *model.String:
+		out.Text = v.Value
+	default:
+		return Result{}, fmt.Errorf("query %q: values of type %s are not supported", expr, v.Type())
+	}
+	return out, nil
+}
+
+func metricMap(m model.Metric) map[string]string {
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		out[string(k)] = string(v)
+	}
+	return out
+}
