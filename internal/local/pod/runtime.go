@@ -17,6 +17,9 @@ import (
 // endpoint any more (debounce of the control plane 100 ms, push, and slack).
 const EndpointPropagation = 500 * time.Millisecond
 
+// DrainTimeout bounds how long requests in flight may hold up the end of a pod.
+const DrainTimeout = 15 * time.Second
+
 // Hooks connect the programs' life with the proxy. Each may be nil.
 type Hooks struct {
 	// Ready is called with each change of the pod's readiness, in order, and
@@ -34,9 +37,7 @@ type Options struct {
 	Case      Case
 	Hooks     Hooks
 	Env       []string // of the pod's own process, the base of each program's
-	// DrainTimeout bounds Hooks.Drain.
-	DrainTimeout time.Duration
-	Log          *slog.Logger
+	Log       *slog.Logger
 }
 
 // Runtime keeps the programs of one pod running.
@@ -143,7 +144,7 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 		sleep(ctx, EndpointPropagation)
 	}
 	if r.o.Hooks.Drain != nil {
-		drain, cancel := context.WithTimeout(ctx, r.o.DrainTimeout)
+		drain, cancel := context.WithTimeout(ctx, DrainTimeout)
 		r.o.Hooks.Drain(drain)
 		cancel()
 	}

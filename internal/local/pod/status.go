@@ -41,6 +41,7 @@ const (
 	ReasonInit        = "PodInitializing"
 	ReasonCreating    = "ContainerCreating"
 	ReasonTerminating = "Terminating"
+	ReasonProxyError  = "ProxyError" // the case or the proxy failed, not a program; Vitrine's own
 )
 
 // Status is the state of a pod at one moment.

@@ -1,0 +1,330 @@
+package local
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+)
+
+const (
+	// logPoll is how often log files are looked at for new lines.
+	logPoll = 100 * time.Millisecond
+	// maxLineBytes is the longest piece in which a line is passed on.
+	maxLineBytes = 64 << 10
+)
+
+// LogOptions choose what Logs copies.
+type LogOptions struct {
+	Targets   []string // pods or owners, as for Restart; none is all
+	Container string   // "" is all but the proxy; pod.ProxyContainer is the proxy's own log
+	Follow    bool     // go on until ctx ends, with pods that appear meanwhile
+	Tail      int      // only the last lines of each container; negative is all
+}
+
+// Logs calls emit with each line (without its line feed) of the chosen
+// containers; the slice is valid during the call. An error of emit ends it and
+// is returned. Logs of pods that ended a while ago can be read by their pod's
+// name.
+func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, container string, line []byte) error) error {
+	tails := map[string]*tailer{}
+	defer func() {
+		for _, t := range tails {
+			t.close()
+		}
+	}()
+	var emitErr error
+	poll := func(first bool) error {
+		for _, src := range s.logSources(o) {
+			t := tails[src.path]
+			if t == nil {
+				t = &tailer{path: src.path}
+				tails[src.path] = t
+				if first {
+					if err := t.seek(o.Tail); err != nil {
+						return fmt.Errorf("read log of %s: %w", src.pod, err)
+					}
+				}
+			}
+			t.poll(func(line []byte) {
+				if emitErr == nil {
+					emitErr = emit(src.pod, src.container, line)
+				}
+			})
+			if !o.Follow {
+				t.flush(func(line []byte) { emitErr = errors.Join(emitErr, emit(src.pod, src.container, line)) })
+			}
+			if emitErr != nil {
+				return emitErr
+			}
+		}
+		return nil
+	}
+	if len(s.logSources(o)) == 0 && !o.Follow {
+		return fmt.Errorf("no logs of %s: see `vitrine ps`", strings.Join(o.Targets, ", "))
+	}
+	if err := poll(true); err != nil || !o.Follow {
+		return err
+	}
+	tick := time.NewTicker(logPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := poll(false); err != nil {
+			return err
+		}
+	}
+}
+
+// logSource is the log of one container.
+type logSource struct{ pod, container, path string }
+
+// logSources lists the logs that o chooses, in the order of pods and containers.
+func (s *Supervisor) logSources(o LogOptions) []logSource {
+	var out []logSource
+	s.mu.Lock()
+	for _, p := range s.pods {
+		w := &p.boot.Workload
+		if p.boot.LogDir == "" || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return matches(t, w) }) {
+			continue
+		}
+		add := func(container string) {
+			out = append(out, logSource{w.Name, container, pod.LogPath(p.boot.LogDir, container)})
+		}
+		if o.Container == pod.ProxyContainer {
+			add(pod.ProxyContainer)
+			continue
+		}
+		for i := range p.boot.Set.InitContainers {
+			if n := p.boot.Set.InitContainers[i].Name; o.Container == "" || o.Container == n {
+				add(n)
+			}
+		}
+		for i := range p.boot.Set.Containers {
+			if n := p.boot.Set.Containers[i].Name; o.Container == "" || o.Container == n {
+				add(n)
+			}
+		}
+	}
+	s.mu.Unlock()
+	slices.SortStableFunc(out, func(a, b logSource) int { return strings.Compare(a.pod, b.pod) })
+	if len(out) == 0 {
+		out = s.oldLogs(o)
+	}
+	return out
+}
+
+// oldLogs finds the logs of pods that are gone, by pod name.
+func (s *Supervisor) oldLogs(o LogOptions) []logSource {
+	var out []logSource
+	for _, t := range o.Targets {
+		ns, name, ok := strings.Cut(t, "/")
+		if !ok {
+			ns, name = "*", t
+		}
+		if name == "" || strings.ContainsAny(name+ns, "?[\\") || strings.Contains(name, "*") {
+			continue
+		}
+		paths, err := filepath.Glob(filepath.Join(s.o.DataDir, "logs", ns, name, "*.log"))
+		if err != nil {
+			continue
+		}
+		for _, path := range paths {
+			container := strings.TrimSuffix(filepath.Base(path), ".log")
+			if o.Container == container || o.Container == "" && container != pod.ProxyContainer {
+				out = append(out, logSource{name, container, path})
+			}
+		}
+	}
+	return out
+}
+
+// copyOutput passes new lines of all programs to Options.Output until ctx ends.
+func (s *Supervisor) copyOutput(ctx context.Context) {
+	if s.o.Output == nil {
+		return
+	}
+	type source struct {
+		logSource
+		tailer
+	}
+	tails := map[string]*source{}
+	defer func() {
+		for _, t := range tails {
+			t.close()
+		}
+	}()
+	s.mu.Lock()
+	adopted := map[string]bool{}
+	for _, p := range s.pods {
+		adopted[p.boot.Workload.Name] = p.adopted
+	}
+	s.mu.Unlock()
+	tick := time.NewTicker(logPoll)
+	defer tick.Stop()
+	for {
+		present := map[string]bool{}
+		for _, src := range s.logSources(LogOptions{}) {
+			present[src.path] = true
+			t := tails[src.path]
+			if t == nil {
+				t = &source{src, tailer{path: src.path}}
+				tails[src.path] = t
+				if adopted[src.pod] {
+					// Its lines so far were shown by an earlier supervisor.
+					_ = t.seek(0)
+				}
+			}
+		}
+		for path, t := range tails {
+			emit := func(line []byte) { s.o.Output(t.pod, t.container, line) }
+			t.poll(emit)
+			if !present[path] { // gone: this was its last
+				t.flush(emit)
+				t.close()
+				delete(tails, path)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tailer reads a log as it grows and follows it through its rotation.
+type tailer struct {
+	path string
+	file *os.File
+	part []byte // of an unfinished line
+}
+
+// seek opens the log so that poll yields its last n lines first; negative is all
+// that is kept, older files included.
+func (t *tailer) seek(n int) error {
+	var data []byte
+	for i := pod.LogFiles - 1; i >= 0; i-- {
+		path := t.path
+		if i > 0 {
+			path += "." + strconv.Itoa(i)
+		}
+		f, err := os.Open(path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		old, err := io.ReadAll(f)
+		if i > 0 || err != nil {
+			f.Close()
+		} else {
+			t.file = f
+		}
+		if err != nil {
+			return err
+		}
+		data = append(data, old...)
+	}
+	if n >= 0 {
+		data = lastLines(data, n)
+	}
+	t.part = data
+	return nil
+}
+
+// lastLines is the end of data with n lines; an unfinished one counts.
+func lastLines(data []byte, n int) []byte {
+	end := len(data)
+	if end > 0 && data[end-1] == '\n' {
+		end--
+	}
+	for ; n > 0 && end >= 0; n-- {
+		end = bytes.LastIndexByte(data[:end], '\n')
+	}
+	if n > 0 || end < 0 {
+		return data
+	}
+	if end == len(data) || data[end] == '\n' {
+		end++
+	}
+	return data[min(end, len(data)):]
+}
+
+// poll passes on every line finished since the last call.
+func (t *tailer) poll(emit func(line []byte)) {
+	buf := make([]byte, 32<<10)
+	for {
+		if t.file == nil {
+			f, err := os.Open(t.path)
+			if err != nil {
+				break
+			}
+			t.file = f
+		}
+		n, _ := t.file.Read(buf)
+		if n > 0 {
+			t.part = append(t.part, buf[:n]...)
+			t.lines(emit)
+			continue
+		}
+		// At the end. If the path is another file by now, this one is full.
+		now, err := os.Stat(t.path)
+		if err != nil {
+			break
+		}
+		if st, err := t.file.Stat(); err == nil && os.SameFile(st, now) {
+			break
+		}
+		t.file.Close()
+		t.file = nil
+	}
+	t.lines(emit)
+}
+
+func (t *tailer) lines(emit func(line []byte)) {
+	rest := t.part
+	for {
+		i := bytes.IndexByte(rest, '\n')
+		if i < 0 && len(rest) < maxLineBytes {
+			break
+		}
+		if i < 0 || i > maxLineBytes {
+			emit(rest[:maxLineBytes])
+			rest = rest[maxLineBytes:]
+			continue
+		}
+		emit(rest[:i])
+		rest = rest[i+1:]
+	}
+	t.part = append(t.part[:0], rest...)
+}
+
+// flush passes on an unfinished last line.
+func (t *tailer) flush(emit func(line []byte)) {
+	if len(t.part) > 0 {
+		emit(t.part)
+		t.part = nil
+	}
+}
+
+func (t *tailer) close() {
+	if t.file != nil {
+		t.file.Close()
+		t.file = nil
+	}
+}

@@ -1,0 +1,206 @@
+package local
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// Back-off between the pods of a failing Job (Kubernetes: 10 s doubling to six
+// minutes).
+const (
+	jobBackoffInitial = 10 * time.Second
+	jobBackoffMax     = 6 * time.Minute
+)
+
+// replica is what planning needs to know of one pod of a set.
+type replica struct {
+	key       string
+	hash      string // template it was made from
+	ordinal   int    // StatefulSet only
+	ready     bool
+	stopping  bool
+	ended     bool // for good
+	succeeded bool // meaningful if ended
+	restarts  int
+	created   time.Time
+	finished  time.Time // meaningful if ended
+}
+
+// decision is the next step towards the wanted state of one set. It is
+// recomputed after each event, so a step need not lead all the way.
+type decision struct {
+	start   []int         // ordinals of pods to start; 0 where the kind has none
+	stop    []string      // keys
+	settled bool          // nothing to do, and every pod is ready or has ended for good
+	again   time.Duration // ask again after this time; 0 is only after an event
+}
+
+// plan decides the next step for a set whose present template has the given
+// hash. It is a pure function.
+func plan(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) decision {
+	switch set.Kind {
+	case mesh.KindStatefulSet:
+		return planStateful(set, hash, pods)
+	case mesh.KindJob:
+		return planJob(set, hash, pods, now)
+	case mesh.KindDeployment, mesh.KindProgram:
+	}
+	return planDeployment(set, hash, pods)
+}
+
+// planDeployment rolls with at most one pod too many and none too few ready
+// (maxSurge 1, maxUnavailable 0; Kubernetes' defaults of 25 % come to the same
+// for up to three replicas).
+func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision {
+	var d decision
+	var current, old []replica
+	ready := 0
+	for _, p := range pods {
+		switch {
+		case p.stopping:
+			continue
+		case p.ended:
+			d.stop = append(d.stop, p.key) // cleared away, and replaced below
+			continue
+		case p.hash == hash:
+			current = append(current, p)
+		default:
+			old = append(old, p)
+		}
+		if p.ready {
+			ready++
+		}
+	}
+	// The least valuable first: not ready before ready, young before old.
+	slices.SortStableFunc(current, leastValuable)
+	slices.SortStableFunc(old, leastValuable)
+
+	for len(current) > set.Replicas {
+		if current[0].ready {
+			ready--
+		}
+		d.stop = append(d.stop, current[0].key)
+		current = current[1:]
+	}
+	for len(old) > 0 && (!old[0].ready || ready > set.Replicas) {
+		if old[0].ready {
+			ready--
+		}
+		d.stop = append(d.stop, old[0].key)
+		old = old[1:]
+	}
+	room := set.Replicas - len(current)
+	if len(old) > 0 {
+		room = min(room, set.Replicas+1-len(current)-len(old))
+	}
+	for range room {
+		d.start = append(d.start, 0)
+	}
+	d.settled = len(d.start)+len(d.stop)+len(old) == 0 && ready == set.Replicas
+	return d
+}
+
+func leastValuable(a, b replica) int {
+	if a.ready != b.ready {
+		if b.ready {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Or(b.created.Compare(a.created), cmp.Compare(a.key, b.key))
+}
+
+// planStateful keeps name-0 … name-(n-1): started in order, each after the one
+// before is ready; ended and replaced from the last to the first, one at a time
+// (OrderedReady and RollingUpdate).
+func planStateful(set *mesh.WorkloadSet, hash string, pods []replica) decision {
+	slices.SortFunc(pods, func(a, b replica) int { return cmp.Compare(a.ordinal, b.ordinal) })
+	if slices.ContainsFunc(pods, func(p replica) bool { return p.stopping }) {
+		return decision{} // its end is the next event
+	}
+	if n := len(pods); n > 0 && pods[n-1].ordinal >= set.Replicas {
+		return decision{stop: []string{pods[n-1].key}}
+	}
+	for i := range set.Replicas {
+		if i >= len(pods) || pods[i].ordinal != i {
+			return decision{start: []int{i}}
+		}
+		if pods[i].ended {
+			return decision{stop: []string{pods[i].key}}
+		}
+		if !pods[i].ready && pods[i].hash == hash {
+			return decision{} // wait
+		}
+		if !pods[i].ready {
+			// The old template may never become ready: Kubernetes waits for
+			// ever here, which helps nobody.
+			return decision{stop: []string{pods[i].key}}
+		}
+	}
+	for _, p := range slices.Backward(pods) {
+		if p.hash != hash {
+			return decision{stop: []string{p.key}}
+		}
+	}
+	return decision{settled: true}
+}
+
+// planJob runs up to Replicas pods at a time until Completions of them
+// succeeded or more than BackoffLimit failures happened. Ended pods stay as a
+// record.
+func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) decision {
+	var d decision
+	active, succeeded, podFailures, failures := 0, 0, 0, 0
+	var lastFailure time.Time
+	for _, p := range pods {
+		switch {
+		case p.hash != hash && !p.stopping:
+			d.stop = append(d.stop, p.key)
+			continue
+		case p.hash != hash:
+			continue
+		}
+		failures += p.restarts
+		switch {
+		case p.ended && p.succeeded:
+			succeeded++
+		case p.ended:
+			failures++
+			podFailures++
+			if p.finished.After(lastFailure) {
+				lastFailure = p.finished
+			}
+		case !p.stopping:
+			active++
+		}
+	}
+	completions := max(set.Completions, 1)
+	if failures > set.BackoffLimit {
+		for _, p := range pods {
+			if !p.ended && !p.stopping && p.hash == hash {
+				d.stop = append(d.stop, p.key)
+			}
+		}
+		d.settled = active == 0 && len(d.stop) == 0
+		return d
+	}
+	want := min(max(set.Replicas, 1), completions-succeeded) - active
+	if want > 0 && podFailures > 0 {
+		delay := jobBackoffMax
+		if podFailures <= 6 {
+			delay = min(jobBackoffInitial<<(podFailures-1), jobBackoffMax)
+		}
+		if wait := lastFailure.Add(delay).Sub(now); wait > 0 {
+			d.again = wait
+			return d
+		}
+	}
+	for range want {
+		d.start = append(d.start, 0)
+	}
+	d.settled = succeeded >= completions && len(d.stop) == 0
+	return d
+}

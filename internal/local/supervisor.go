@@ -1,0 +1,469 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// Hooks tell what happens to workloads. Each may be nil. They are called one at
+// a time and must not call the Supervisor.
+type Hooks struct {
+	// WorkloadChanged is called with a new workload before its process starts,
+	// and with each change of its readiness. The value is the callee's.
+	WorkloadChanged func(w mesh.Workload)
+	// WorkloadGone is called when the workload with the given Key has ended and
+	// will not come back under this name. final is what its proxy said last of
+	// its metrics (see Supervisor.Final); nil if nothing arrived.
+	WorkloadGone func(key string, final []byte)
+}
+
+// Options make a Supervisor.
+type Options struct {
+	RunDir        string // holds pods/NS/NAME, gone at reboot
+	DataDir       string // holds logs/NS/NAME and pods/NS/NAME, kept
+	ProxyBinary   string // absolute path of vitrine-proxy
+	Net           uint8  // network byte of the mesh IPs
+	XDSSocket     string // told to the pods
+	ControlSocket string // told to the pods
+	AccessLog     bool   // told to the pods
+	// Index gives the workload with a Key its address number, the same again
+	// for the same key. Release gives the number back when the workload is gone.
+	Index   func(key string) (mesh.Index, error)
+	Release func(key string)
+	Hooks   Hooks
+	// Output is called with each line that programs write (without the line
+	// feed), in order for each container. It may be nil.
+	Output func(pod, container string, line []byte)
+	Log    *slog.Logger
+}
+
+func (o *Options) validate() error {
+	var errs []error
+	for name, path := range map[string]string{
+		"run directory": o.RunDir, "data directory": o.DataDir, "proxy binary": o.ProxyBinary,
+		"xds socket": o.XDSSocket, "control socket": o.ControlSocket,
+	} {
+		if !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q must be an absolute path", name, path))
+		}
+	}
+	if o.Index == nil || o.Release == nil || o.Log == nil {
+		errs = append(errs, errors.New("index, Release and Log are needed"))
+	}
+	if o.Net < mesh.MeshNetFirst || o.Net > mesh.MeshNetLast {
+		errs = append(errs, fmt.Errorf("network %d must be %d to %d", o.Net, mesh.MeshNetFirst, mesh.MeshNetLast))
+	}
+	return errors.Join(errs...)
+}
+
+// Supervisor keeps pods running as declared.
+type Supervisor struct {
+	o    Options
+	ipv6 bool
+	kick chan struct{} // capacity 1: something changed
+
+	hooksMu sync.Mutex // held while hooks run; before mu
+
+	mu       sync.Mutex // guards the rest
+	sets     map[setKey]*wanted
+	applied  bool                 // Apply was called, so what is not wanted may be stopped
+	down     bool                 // Stop was called
+	pods     map[string]*instance // by workload key
+	pending  []func()             // hook calls in order of their events
+	launched []*instance          // created, not yet started by Run
+}
+
+// setKey names a workload set.
+type setKey struct {
+	kind            mesh.WorkloadKind
+	namespace, name string
+}
+
+func keyOf(s *mesh.WorkloadSet) setKey { return setKey{s.Kind, s.Namespace, s.Name} }
+
+// wanted is a set that was applied.
+type wanted struct {
+	set         mesh.WorkloadSet
+	restartedAt string
+	hash        string
+}
+
+// New checks the options. Nothing runs before Run.
+func New(o Options) (*Supervisor, error) {
+	if err := o.validate(); err != nil {
+		return nil, fmt.Errorf("local: %w", err)
+	}
+	_, err := os.Stat("/proc/net/if_inet6") // absent when IPv6 is off
+	return &Supervisor{
+		o: o, ipv6: err == nil,
+		kick: make(chan struct{}, 1),
+		sets: map[setKey]*wanted{},
+		pods: map[string]*instance{},
+	}, nil
+}
+
+// Run adopts the pods that still run, keeps everything as declared, and returns
+// nil at the end of ctx, leaving the pods running. It is called once.
+func (s *Supervisor) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var keepers sync.WaitGroup
+	defer keepers.Wait()
+	defer cancel()
+	if err := s.adopt(ctx); err != nil {
+		return fmt.Errorf("look for running pods: %w", err)
+	}
+	keepers.Go(func() { s.copyOutput(ctx) })
+	for {
+		again := s.reconcile(ctx)
+		s.runHooks()
+		for _, p := range s.takeLaunched() {
+			keepers.Go(func() { s.keep(ctx, p) })
+		}
+		timer := time.NewTimer(again)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		case <-s.kick:
+			timer.Stop()
+		}
+	}
+}
+
+// Apply declares all sets that are wanted, in place of those declared before.
+// Pods of programs added by Prepare are not affected. The work is done by Run.
+func (s *Supervisor) Apply(sets []mesh.WorkloadSet) error {
+	var errs []error
+	next := map[setKey]*wanted{}
+	for i := range sets {
+		set := sets[i]
+		k := keyOf(&set)
+		if next[k] != nil {
+			errs = append(errs, fmt.Errorf("%s %s/%s is declared twice: %s", set.Kind, set.Namespace, set.Name, set.Source))
+		}
+		if set.Kind == mesh.KindProgram {
+			errs = append(errs, fmt.Errorf("%s/%s: programs are added by vitrine run", set.Namespace, set.Name))
+		}
+		if _, err := portsOf(&set); err != nil {
+			errs = append(errs, err)
+		}
+		next[k] = &wanted{set: set}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("apply workloads: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, w := range next {
+		if old := s.sets[k]; old != nil {
+			w.restartedAt = old.restartedAt
+		} else {
+			w.restartedAt = s.restartedAt(k)
+		}
+		w.hash = templateHash(&w.set, w.restartedAt)
+	}
+	s.sets, s.applied = next, true
+	s.wake()
+	return nil
+}
+
+// restartedAt is the latest restart that a set's running pods were made for, so
+// that a new control plane does not undo it.
+func (s *Supervisor) restartedAt(k setKey) string {
+	latest := ""
+	for _, p := range s.pods {
+		if keyOf(&p.boot.Set) == k {
+			latest = max(latest, p.boot.RestartedAt) // RFC 3339 in UTC sorts
+		}
+	}
+	return latest
+}
+
+// wake makes Run look again.
+func (s *Supervisor) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// idle is how long Run waits when only events matter.
+const idle = time.Hour
+
+// reconcile takes the next step for every set and returns when to look again.
+func (s *Supervisor) reconcile(ctx context.Context) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.down {
+		for _, p := range s.pods {
+			p.stop(false)
+		}
+		return idle
+	}
+	if !s.applied {
+		return idle
+	}
+	now := time.Now()
+	again := idle
+	bySet, unwanted := s.census()
+	for _, p := range unwanted {
+		p.stop(true)
+	}
+	for k, w := range s.sets {
+		d := plan(&w.set, w.hash, bySet[k], now)
+		for _, key := range d.stop {
+			s.pods[key].stop(true)
+		}
+		for _, ordinal := range d.start {
+			if _, err := s.create(&w.set, w.hash, w.restartedAt, ordinal); err != nil {
+				s.o.Log.ErrorContext(ctx, "pod cannot be made", "set", w.set.Namespace+"/"+w.set.Name, "error", err)
+				d.again = time.Second
+				break
+			}
+		}
+		if d.again > 0 {
+			again = min(again, d.again)
+		}
+	}
+	return again
+}
+
+// census sorts the pods by set; those of sets that are not wanted come apart.
+// s.mu is held.
+func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*instance) {
+	bySet = map[setKey][]replica{}
+	for _, p := range s.pods {
+		k := keyOf(&p.boot.Set)
+		if k.kind != mesh.KindProgram && s.sets[k] == nil {
+			unwanted = append(unwanted, p)
+			continue
+		}
+		bySet[k] = append(bySet[k], p.replica())
+	}
+	return bySet, unwanted
+}
+
+// Settled reports whether everything that was applied is as it should be: every
+// wanted pod is ready or has ended for good, and none is left over.
+func (s *Supervisor) Settled() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bySet, unwanted := s.census()
+	if !s.applied || len(unwanted) > 0 {
+		return false
+	}
+	now := time.Now()
+	for k, w := range s.sets {
+		if !plan(&w.set, w.hash, bySet[k], now).settled {
+			return false
+		}
+	}
+	return true
+}
+
+// create makes a new pod: name, addresses, directories, bootstrap file. Run
+// starts it. s.mu is held.
+func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ordinal int) (*instance, error) {
+	name := podName(set, hash, ordinal)
+	for s.pods[set.Namespace+"/"+name] != nil {
+		if set.Kind == mesh.KindStatefulSet {
+			return nil, fmt.Errorf("pod %s/%s exists already", set.Namespace, name)
+		}
+		name = podName(set, hash, ordinal)
+	}
+	ports, err := portsOf(set)
+	if err != nil {
+		return nil, err
+	}
+	key := set.Namespace + "/" + name
+	index, err := s.o.Index(key)
+	if err != nil {
+		return nil, fmt.Errorf("address of %s: %w", key, err)
+	}
+	w := mesh.Workload{
+		Name: name, Namespace: set.Namespace, Owner: set.Name, OwnerKind: set.Kind,
+		ServiceAccount: set.ServiceAccount, Cluster: mesh.DefaultCluster,
+		Labels: labelsOf(set, name, hash, ordinal),
+		IP:     mesh.IP(s.o.Net, index), CaseIP: mesh.CaseIP4(index),
+		Ports: ports,
+	}
+	if s.ipv6 {
+		w.CaseIP6 = mesh.CaseIP6(index)
+	}
+	boot := &pod.Bootstrap{
+		Workload: w, Set: *set, Template: hash, RestartedAt: restartedAt, Net: s.o.Net,
+		XDSSocket: s.o.XDSSocket, ControlSocket: s.o.ControlSocket,
+		RunDir:     s.runDir(key),
+		StateDir:   filepath.Join(s.o.DataDir, "pods", key),
+		LogDir:     filepath.Join(s.o.DataDir, "logs", key),
+		Foreground: set.Kind == mesh.KindProgram,
+		AccessLog:  s.o.AccessLog,
+	}
+	if boot.Foreground {
+		boot.LogDir = ""
+	}
+	if _, err := boot.Write(); err != nil {
+		s.o.Release(key)
+		return nil, errors.Join(err, os.RemoveAll(boot.RunDir))
+	}
+	p := newInstance(boot, ordinal)
+	s.pods[key] = p
+	s.launched = append(s.launched, p)
+	s.changed(p)
+	return p, nil
+}
+
+func (s *Supervisor) runDir(key string) string { return filepath.Join(s.o.RunDir, "pods", key) }
+
+func (s *Supervisor) takeLaunched() []*instance {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := s.launched
+	s.launched = nil
+	return l
+}
+
+// changed queues WorkloadChanged. s.mu is held.
+func (s *Supervisor) changed(p *instance) {
+	if f := s.o.Hooks.WorkloadChanged; f != nil {
+		w := p.boot.Workload.Clone()
+		w.Ready = p.ready()
+		s.pending = append(s.pending, func() { f(w) })
+	}
+}
+
+// runHooks makes the queued hook calls.
+func (s *Supervisor) runHooks() {
+	s.hooksMu.Lock()
+	defer s.hooksMu.Unlock()
+	for {
+		s.mu.Lock()
+		calls := s.pending
+		s.pending = nil
+		s.mu.Unlock()
+		if len(calls) == 0 {
+			return
+		}
+		for _, call := range calls {
+			call()
+		}
+	}
+}
+
+// adopt finds what earlier supervisors left: pods that run are kept, Jobs' ended
+// pods are remembered, everything else is cleared away.
+func (s *Supervisor) adopt(ctx context.Context) error {
+	dirs, err := filepath.Glob(filepath.Join(s.o.RunDir, "pods", "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		if err := s.adoptDir(ctx, dir); err != nil {
+			s.o.Log.WarnContext(ctx, "pod directory cannot be used", "dir", dir, "error", err)
+		}
+	}
+	return nil
+}
+
+func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
+	key := filepath.Base(filepath.Dir(dir)) + "/" + filepath.Base(dir)
+	s.mu.Lock()
+	known := s.pods[key] != nil // made by Prepare a moment ago
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	proc, err := attach(dir)
+	if err != nil {
+		return err
+	}
+	boot, err := pod.ReadBootstrap(filepath.Join(dir, pod.BootstrapFile))
+	if err != nil || boot.Workload.Key() != key || boot.Net != s.o.Net {
+		if proc != nil {
+			proc.close()
+			return fmt.Errorf("its process %d runs, but the bootstrap file is not usable: %w", proc.pid, err)
+		}
+		return os.RemoveAll(dir)
+	}
+	final, ended := pod.ReadFinal(dir)
+	if proc == nil && (!ended || boot.Set.Kind != mesh.KindJob) {
+		s.o.Release(key)
+		return os.RemoveAll(dir)
+	}
+	p := newInstance(boot, ordinalOf(boot))
+	p.adopted = true
+	if proc == nil {
+		p.setEnded(&final)
+	} else {
+		proc.close() // keep opens it again
+		index, err := s.o.Index(key)
+		if err != nil || mesh.IP(s.o.Net, index) != boot.Workload.IP {
+			s.o.Log.WarnContext(ctx, "running pod lost its address and is replaced", "pod", key, "error", err)
+			p.stop(true)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pods[key] = p
+	s.launched = append(s.launched, p)
+	s.changed(p)
+	return nil
+}
+
+// Stop ends all pods, those of `vitrine run` too, each with its grace period, and
+// returns when none is left. At the end of ctx it kills what remains. Run must
+// be running.
+func (s *Supervisor) Stop(ctx context.Context) error {
+	s.mu.Lock()
+	s.down = true
+	s.wake()
+	s.mu.Unlock()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	killed := false
+	for {
+		s.mu.Lock()
+		left := slices.Sorted(maps.Keys(s.pods))
+		if ctx.Err() != nil && !killed {
+			killed = true
+			for _, p := range s.pods {
+				p.killNow()
+			}
+		}
+		s.mu.Unlock()
+		switch {
+		case len(left) == 0 && !killed:
+			s.runHooks()
+			return nil
+		case len(left) == 0:
+			return fmt.Errorf("stop pods: %w: the last ones were killed", ctx.Err())
+		}
+		<-tick.C
+	}
+}
+
+// matches reports whether a target of the command line (POD, OWNER, NS/POD or
+// NS/OWNER; without NS the default namespace is not implied, any matches) names
+// the pod.
+func matches(target string, w *mesh.Workload) bool {
+	ns, name, ok := strings.Cut(target, "/")
+	if !ok {
+		name = target
+	} else if ns != w.Namespace {
+		return false
+	}
+	return name == w.Name || name == w.Owner
+}
