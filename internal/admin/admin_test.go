@@ -155,4 +155,3 @@ func TestPorts(t *testing.T) {
 		}
 	}
 }
-

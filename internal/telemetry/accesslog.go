@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/bits"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,38 +16,36 @@ import (
 
 // Entry is one line of the access log.
 type Entry struct {
-	Time              time.Time // of the first byte
-	Direction         mesh.Direction
-	TCP               bool // a connection, not a request
-	Method            string
-	Path              string
-	Authority         string
-	UserAgent         string
-	RequestID         string
-	ForwardedFor      string
-	Version           string // HTTP/1.1, HTTP/2
-	Protocol          RequestProtocol
-	Code              int
-	GRPCStatus        int // -1 is none
-	Flags             Flags
-	Detail            string
-	FailureReason     string
-	BytesReceived     uint64
-	BytesSent         uint64
-	Duration          time.Duration
-	UpstreamWait      time.Duration
-	Upstream          netip.AddrPort
-	UpstreamLocal     netip.AddrPort
-	Downstream        netip.AddrPort
-	DownstreamLocal   netip.AddrPort
-	Service           string // destination_service of the edge
-	Cluster           string
-	Route             string
-	SNI               string
-	RequestMessages   uint64
-	ResponseMessages  uint64
-	sequence          uint64
-	originNanoseconds int64
+	Time             time.Time // of the first byte
+	Direction        mesh.Direction
+	TCP              bool // a connection, not a request
+	Method           string
+	Path             string
+	Authority        string
+	UserAgent        string
+	RequestID        string
+	ForwardedFor     string
+	Version          string // HTTP/1.1, HTTP/2
+	Protocol         RequestProtocol
+	Code             int
+	GRPCStatus       int // -1 is none
+	Flags            Flags
+	Detail           string
+	FailureReason    string
+	BytesReceived    uint64
+	BytesSent        uint64
+	Duration         time.Duration
+	UpstreamWait     time.Duration
+	Upstream         netip.AddrPort
+	UpstreamLocal    netip.AddrPort
+	Downstream       netip.AddrPort
+	DownstreamLocal  netip.AddrPort
+	Service          string // destination_service of the edge
+	Cluster          string
+	Route            string
+	SNI              string
+	RequestMessages  uint64
+	ResponseMessages uint64
 }
 
 // text holds copies of the request's strings, one after another.
@@ -142,18 +141,37 @@ func (l *accessLog) add(a *account) {
 	}
 }
 
+// The outcomes of looking for an entry.
+type readResult uint8
+
+const (
+	readOK      readResult = iota
+	readMissing            // its writer has not put it in yet
+	readGone               // overwritten
+)
+
 // read copies the account of a sequence number. The caller holds l.reading.
-func (l *accessLog) read(seq uint64) (Entry, bool) {
+func (l *accessLog) read(seq uint64) (Entry, readResult) {
 	slot := &l.slots[seq&l.mask]
 	a := slot.Swap(nil)
 	if a == nil {
-		return Entry{}, false
+		return Entry{}, readMissing
 	}
-	e := a.entry()
+	result := readOK
+	switch {
+	case a.seq < seq:
+		result = readMissing
+	case a.seq > seq:
+		result = readGone
+	}
+	var e Entry
+	if result == readOK {
+		e = a.entry()
+	}
 	if !slot.CompareAndSwap(nil, a) {
 		l.r.recycle(a)
 	}
-	return e, e.sequence == seq
+	return e, result
 }
 
 func (a *account) entry() Entry {
@@ -170,12 +188,11 @@ func (a *account) entry() Entry {
 		Downstream: a.Downstream, DownstreamLocal: a.DownstreamLocal,
 		Cluster: a.Cluster, Route: a.Route, SNI: a.SNI,
 		RequestMessages: a.requestMessages.Load(), ResponseMessages: a.responseMessages.Load(),
-		sequence: a.seq, originNanoseconds: a.Start,
+		Time: time.Unix(0, a.r.wallOffset.Load()+a.Start),
 	}
 	if a.Edge != nil {
 		e.Service = a.Edge.service
 	}
-	e.Time = origin.Add(time.Duration(a.Start))
 	return e
 }
 
@@ -189,7 +206,7 @@ func (r *Recorder) AccessLog(n int) []Entry {
 	start := end - min(end, uint64(n))
 	out := make([]Entry, 0, end-start)
 	for seq := start; seq < end; seq++ {
-		if e, ok := l.read(seq); ok {
+		if e, result := l.read(seq); result == readOK {
 			out = append(out, e)
 		}
 	}
@@ -197,21 +214,24 @@ func (r *Recorder) AccessLog(n int) []Entry {
 }
 
 // drain writes the entries up to now as JSON lines. What was overwritten
-// before is counted as dropped.
-func (l *accessLog) drain(w io.Writer) error {
+// before is counted as dropped. An entry that is about to come ends it; the
+// last drain waits for it a little.
+func (l *accessLog) drain(w io.Writer, last bool) error {
 	end := l.next.Load()
 	from := l.written.Load()
 	if kept := uint64(len(l.slots)); end-from > kept {
 		l.r.self.logDropped.Add(end - from - kept)
 		from = end - kept
+		l.written.Store(from)
 	}
 	var line []byte
 	for seq := from; seq < end; seq++ {
-		l.reading.Lock()
-		e, ok := l.read(seq)
-		l.reading.Unlock()
+		e, result := l.await(seq, last)
+		if result == readMissing && !last && end-seq < l.mask/2 {
+			return nil
+		}
 		l.written.Store(seq + 1)
-		if !ok {
+		if result != readOK {
 			l.r.self.logDropped.Add(1)
 			continue
 		}
@@ -223,6 +243,20 @@ func (l *accessLog) drain(w io.Writer) error {
 		l.r.self.logWritten.Add(1)
 	}
 	return nil
+}
+
+// await reads an entry; if wait is set, it gives the goroutine that is writing
+// it time to do so.
+func (l *accessLog) await(seq uint64, wait bool) (Entry, readResult) {
+	for try := 0; ; try++ {
+		l.reading.Lock()
+		e, result := l.read(seq)
+		l.reading.Unlock()
+		if result != readMissing || !wait || try == 1000 {
+			return e, result
+		}
+		runtime.Gosched()
+	}
 }
 
 // AppendJSON appends the entry as one JSON object with the 24 keys of Istio's

@@ -122,7 +122,8 @@ func (x *exposition) open(name, suffix string, l labels, le string) {
 	if len(x.buf) > flushSize {
 		x.flush()
 	}
-	b := append(x.buf, name...)
+	b := x.buf
+	b = append(b, name...)
 	b = append(b, suffix...)
 	if l.common != "" || l.tail != "" || le != "" {
 		b = append(b, '{')
@@ -144,7 +145,8 @@ func (x *exposition) open(name, suffix string, l labels, le string) {
 		}
 		b = append(b, '}')
 	}
-	x.buf = append(b, ' ')
+	b = append(b, ' ')
+	x.buf = b
 }
 
 func (x *exposition) uint(name string, l labels, v uint64) {
@@ -175,11 +177,11 @@ func (x *exposition) created(name string, l labels, millis int64) {
 
 // histogram writes one histogram. counts are read once: what is written is
 // consistent in itself. sumScale converts the sum's unit.
-func (x *exposition) histogram(name string, l labels, upper []float64, counts []atomic.Uint64, sum *atomic.Uint64, sumScale float64, createdMillis int64) {
+func (x *exposition) histogram(name string, l labels, b *bounds, counts []atomic.Uint64, sum *atomic.Uint64, sumScale float64, createdMillis int64) {
 	var total uint64
 	for i := range counts {
 		total += counts[i].Load()
-		x.open(name, "_bucket", l, x.le(upper, i))
+		x.open(name, "_bucket", l, b.le[x.format][i])
 		x.buf = append(strconv.AppendUint(x.buf, total, 10), '\n')
 	}
 	x.open(name, "_sum", l, "")
@@ -187,18 +189,6 @@ func (x *exposition) histogram(name string, l labels, upper []float64, counts []
 	x.open(name, "_count", l, "")
 	x.buf = append(strconv.AppendUint(x.buf, total, 10), '\n')
 	x.created(name, l, createdMillis)
-}
-
-// le is the bucket label: OpenMetrics wants whole numbers with a fraction.
-func (x *exposition) le(upper []float64, i int) string {
-	if i == len(upper) {
-		return "+Inf"
-	}
-	s := strconv.FormatFloat(upper[i], 'g', -1, 64)
-	if x.format == FormatOpenMetrics && !strings.ContainsAny(s, ".e") {
-		s += ".0"
-	}
-	return s
 }
 
 func (x *exposition) requests(edges []edgeView) {
@@ -230,7 +220,7 @@ func (x *exposition) requests(edges []edgeView) {
 	} {
 		x.family(m.name, histogramKind, m.help)
 		each(func(l labels, s *requestSeries) {
-			x.histogram(m.name, l, s.bounds.upper, s.counts[h], &s.sums[h], m.scale, s.created)
+			x.histogram(m.name, l, s.bounds, s.counts[h], &s.sums[h], m.scale, s.created)
 		})
 	}
 }

@@ -31,12 +31,12 @@ func (r *Recorder) writeSelf(x *exposition) {
 	x.family("vitrine_proxy_request_seconds", histogramKind, "Time that requests spent in this proxy: their duration without the wait for the upstream.")
 	for d, value := range directions() {
 		h := &m.proxyTime[d]
-		x.histogram("vitrine_proxy_request_seconds", direction(value), h.upper, h.counts, &h.sum, 1e9, r.started)
+		x.histogram("vitrine_proxy_request_seconds", direction(value), h.bounds, h.counts, &h.sum, 1e9, r.started)
 	}
 	x.vec("vitrine_http1_rejects_total", "HTTP/1 messages refused because they were malformed or ambiguous.", "reason", &m.rejects, r.started)
 	x.vec("vitrine_protocol_detection_total", "Connections by what their first bytes were.", "result", &m.detections, r.started)
 	x.family("vitrine_protocol_detection_seconds", histogramKind, "Time until the protocol of a connection was known.")
-	x.histogram("vitrine_protocol_detection_seconds", none, m.detectTime.upper, m.detectTime.counts, &m.detectTime.sum, 1e9, r.started)
+	x.histogram("vitrine_protocol_detection_seconds", none, m.detectTime.bounds, m.detectTime.counts, &m.detectTime.sum, 1e9, r.started)
 	x.vec("vitrine_upstream_retries_total", "Requests sent to an upstream again.", "reason", &m.retries, r.started)
 	x.vec("vitrine_dns_answers_total", "Answers of the DNS server of the case.", "result", &m.dns, r.started)
 
@@ -60,7 +60,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 	gauge("vitrine_telemetry_edges", "Edges kept.", float64(edges))
 	gauge("vitrine_telemetry_series", "Label sets kept for requests, messages and TCP connections.", float64(series))
 	count("vitrine_telemetry_evicted_series_total", "Label sets forgotten because they were silent.", m.evicted.Load())
-	count("vitrine_telemetry_hosts_collapsed_total", "Edges whose host became \\\"other\\\" because there were too many.", m.hostsCollapsed.Load())
+	count("vitrine_telemetry_hosts_collapsed_total", "Edges whose host became other because there were too many.", m.hostsCollapsed.Load())
 	count("vitrine_telemetry_unattributed_total", "Requests and connections that ended without a known edge.", m.unattributed.Load())
 	count("vitrine_telemetry_double_finish_total", "Second ends of one request or connection: errors of the proxy.", m.doubleFinish.Load())
 	count("vitrine_access_log_entries_total", "Entries written to the access log.", m.logWritten.Load())

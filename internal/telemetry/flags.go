@@ -42,9 +42,6 @@ const (
 	flagEnd
 )
 
-// flagBits is how many flags there are.
-const flagBits = 30
-
 const flagNames = "LH UH UT LR UR UF UC UO NR DI FI RL UAEX RLSE DC URX SI IH DPE UMSDR RFCF NFCF DT UPE NC OM DF DO DR UDO"
 
 // String lists the short names in Envoy's order, joined by commas; "-" if no

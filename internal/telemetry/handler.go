@@ -31,7 +31,7 @@ func (r *Recorder) Handler() http.Handler {
 // neither is named. OpenMetrics versions other than 1.0.0 are not offered.
 func negotiate(accept []string) Format {
 	best, bestQ := FormatText, 0.0
-	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
+	for part := range strings.SplitSeq(strings.Join(accept, ","), ",") {
 		media, params, _ := strings.Cut(part, ";")
 		var f Format
 		switch strings.ToLower(strings.TrimSpace(media)) {
@@ -43,7 +43,7 @@ func negotiate(accept []string) Format {
 			continue
 		}
 		q, version := 1.0, ""
-		for _, p := range strings.Split(params, ";") {
+		for p := range strings.SplitSeq(params, ";") {
 			k, v, _ := strings.Cut(strings.TrimSpace(p), "=")
 			switch strings.ToLower(k) {
 			case "q":

@@ -129,7 +129,7 @@ func (rec Record) Done() bool {
 // SetRequest copies what the log shows of the request's head, cut to a bounded
 // length. nil stands for what is absent.
 func (rec Record) SetRequest(method, path, authority, userAgent []byte) {
-	t := &rec.account.text
+	t := &rec.text
 	t.reset()
 	t.set(textMethod, method)
 	t.set(textPath, path)
@@ -138,16 +138,16 @@ func (rec Record) SetRequest(method, path, authority, userAgent []byte) {
 }
 
 // SetRequestID copies x-request-id for the log. SetRequest comes first.
-func (rec Record) SetRequestID(id []byte) { rec.account.text.set(textRequestID, id) }
+func (rec Record) SetRequestID(id []byte) { rec.text.set(textRequestID, id) }
 
 // SetForwardedFor copies x-forwarded-for for the log. SetRequest comes first.
-func (rec Record) SetForwardedFor(v []byte) { rec.account.text.set(textForwardedFor, v) }
+func (rec Record) SetForwardedFor(v []byte) { rec.text.set(textForwardedFor, v) }
 
 // AddRequestMessages counts n gRPC messages from the client. Any goroutine may
 // call it until Finish.
 func (rec Record) AddRequestMessages(n uint64) {
 	if rec.account != nil {
-		rec.account.requestMessages.Add(n)
+		rec.requestMessages.Add(n)
 	}
 }
 
@@ -155,7 +155,7 @@ func (rec Record) AddRequestMessages(n uint64) {
 // call it until Finish.
 func (rec Record) AddResponseMessages(n uint64) {
 	if rec.account != nil {
-		rec.account.responseMessages.Add(n)
+		rec.responseMessages.Add(n)
 	}
 }
 

@@ -14,24 +14,24 @@ func shopSelf() mesh.Workload {
 	}
 }
 
-func newRecorder(t testing.TB, edit func(*Options)) *Recorder {
-	t.Helper()
+func newRecorder(tb testing.TB, edit func(*Options)) *Recorder {
+	tb.Helper()
 	o := Options{Self: shopSelf(), Version: "1.2.3"}
 	if edit != nil {
 		edit(&o)
 	}
 	r, err := New(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r
 }
 
-func expose(t testing.TB, r *Recorder, f Format) string {
-	t.Helper()
+func expose(tb testing.TB, r *Recorder, f Format) string {
+	tb.Helper()
 	var b strings.Builder
 	if err := r.WriteMetrics(&b, f); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b.String()
 }

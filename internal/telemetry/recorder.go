@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -18,6 +19,9 @@ type Recorder struct {
 	log     *accessLog
 	unknown [2]*Edge // by direction: neither peer nor service known
 	started int64    // Unix milliseconds
+
+	// wallOffset is Unix nanoseconds minus Now(); Run follows changes of the clock.
+	wallOffset atomic.Int64
 
 	pool sync.Pool // *account
 	live liveSet
@@ -36,11 +40,12 @@ func New(o Options) (*Recorder, error) {
 		return nil, fmt.Errorf("telemetry options: %w", err)
 	}
 	r := &Recorder{
-		o: o, bounds: newBounds(o.Buckets), started: time.Now().UnixMilli(),
+		o: o, bounds: newBounds(o.Buckets, 1e6), started: time.Now().UnixMilli(),
 		edges: map[string]*Edge{}, hosts: map[string]int{},
 		live: liveSet{conns: map[*ConnRecord]struct{}{}, streams: map[*account]uint64{}},
 	}
 	r.self.init()
+	r.setWallOffset()
 	r.log = newAccessLog(r, o.AccessLog)
 	for _, d := range []mesh.Direction{mesh.Outbound, mesh.Inbound} {
 		r.unknown[d] = r.Edge(EdgeKey{Direction: d})
@@ -61,6 +66,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-t.C:
+			r.setWallOffset()
 			r.live.report()
 			r.sweep()
 		case <-ctx.Done():
@@ -70,6 +76,8 @@ func (r *Recorder) Run(ctx context.Context) error {
 		}
 	}
 }
+
+func (r *Recorder) setWallOffset() { r.wallOffset.Store(time.Now().UnixNano() - Now()) }
 
 // logInterval is how long a log entry waits at most before it is written.
 const logInterval = 200 * time.Millisecond
@@ -86,7 +94,7 @@ func (r *Recorder) writeLog(ctx context.Context) {
 		case <-ctx.Done():
 			last = true
 		}
-		err := r.log.drain(r.o.AccessLog.Writer)
+		err := r.log.drain(r.o.AccessLog.Writer, last)
 		if err != nil && !failed {
 			r.o.Log.Warn("write access log: entries are dropped until it works again", "err", err)
 		}

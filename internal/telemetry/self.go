@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,21 +103,18 @@ func (v *counterVec) add(value string) {
 
 // histogram counts durations in nanoseconds.
 type histogram struct {
-	upper  []float64 // seconds
-	nanos  []uint64
+	bounds *bounds
 	counts []atomic.Uint64
 	sum    atomic.Uint64
 }
 
+// init sets the bounds, in seconds.
 func (h *histogram) init(upper []float64) {
-	h.upper = upper
-	for _, u := range upper {
-		h.nanos = append(h.nanos, uint64(math.Round(u*1e9)))
-	}
+	h.bounds = newBounds(upper, 1e9)
 	h.counts = make([]atomic.Uint64, len(upper)+1)
 }
 
 func (h *histogram) observe(nanos uint64) {
-	h.counts[bucket(h.nanos, nanos)].Add(1)
+	h.counts[bucket(h.bounds.nanos, nanos)].Add(1)
 	h.sum.Add(nanos)
 }

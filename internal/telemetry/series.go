@@ -2,7 +2,9 @@ package telemetry
 
 import (
 	"maps"
+	"math"
 	"strconv"
+	"strings"
 	"sync/atomic"
 )
 
@@ -94,18 +96,29 @@ const (
 	histResponse        // bytes
 )
 
-// bounds are the histogram bounds in the units that are observed. Read-only.
+// bounds are the upper bounds of a histogram. Read-only.
 type bounds struct {
-	upper []float64 // as configured: milliseconds, bytes
-	nanos []uint64
-	bytes []uint64
+	nanos []uint64 // for durations, whatever unit they are written in
+	bytes []uint64 // for numbers without a unit
+	// le are the label values, with +Inf, by Format.
+	le [2][]string
 }
 
-func newBounds(upper []float64) *bounds {
-	b := &bounds{upper: upper}
+// newBounds takes bounds in a unit of time of so many nanoseconds, or in bytes.
+func newBounds(upper []float64, nanosPerUnit float64) *bounds {
+	b := &bounds{}
 	for _, u := range upper {
-		b.nanos = append(b.nanos, uint64(u*1e6))
+		b.nanos = append(b.nanos, uint64(math.Round(u*nanosPerUnit)))
 		b.bytes = append(b.bytes, uint64(u))
+		text := strconv.FormatFloat(u, 'g', -1, 64)
+		b.le[FormatText] = append(b.le[FormatText], text)
+		if !strings.ContainsAny(text, ".e") {
+			text += ".0" // OpenMetrics wants whole numbers with a fraction
+		}
+		b.le[FormatOpenMetrics] = append(b.le[FormatOpenMetrics], text)
+	}
+	for f := range b.le {
+		b.le[f] = append(b.le[f], "+Inf")
 	}
 	return b
 }
@@ -122,7 +135,7 @@ func bucket(bounds []uint64, v uint64) int {
 
 func newRequestSeries(b *bounds, tail string, created int64) *requestSeries {
 	s := &requestSeries{life: life{created: created}, bounds: b, tail: tail}
-	n := len(b.upper) + 1
+	n := len(b.nanos) + 1
 	all := make([]atomic.Uint64, 3*n)
 	for i := range s.counts {
 		s.counts[i] = all[i*n : (i+1)*n : (i+1)*n]
