@@ -1,0 +1,416 @@
+package intercept
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Config says what case to build. Only IP4 is required.
+type Config struct {
+	Hostname string     // host name inside the case; "" keeps the host's
+	IP4      netip.Addr // the case's own address, for example 10.77.0.2
+	IP6      netip.Addr // the same for IPv6; invalid leaves the case without IPv6
+	// Search are the domains that short names are completed with, from the
+	// longest to the shortest: ns.svc.cluster.local, svc.cluster.local,
+	// cluster.local. Names below them that the Resolver does not know do not
+	// exist, and are never asked for on the host.
+	Search []string
+	Files  []File // files that exist only inside the case
+	// Executable is started with the argument "agent"; "" means this program.
+	Executable string
+	Log        *slog.Logger // nil discards
+	// Resolvers are asked for names that are not the mesh's; empty means those
+	// of the host's /etc/resolv.conf, read again when it changes.
+	Resolvers []netip.AddrPort
+	// MaxUDPFlows bounds the UDP passthrough (two sockets a flow); 0 means 1024.
+	// The flow that was silent longest makes room.
+	MaxUDPFlows int
+	// UDPIdle is how long a silent flow is kept; 0 means 60 s.
+	UDPIdle time.Duration
+}
+
+func (cfg *Config) validate() error {
+	if !cfg.IP4.Is4() {
+		return fmt.Errorf("case address %v is not an IPv4 address", cfg.IP4)
+	}
+	if cfg.IP6.IsValid() && !cfg.IP6.Is6() {
+		return fmt.Errorf("case address %v is not an IPv6 address", cfg.IP6)
+	}
+	if len(cfg.Hostname) > 64 {
+		return fmt.Errorf("host name %q is longer than 64 bytes", cfg.Hostname)
+	}
+	for i := range cfg.Files {
+		f := &cfg.Files[i]
+		if !filepath.IsAbs(f.Path) || filepath.Clean(f.Path) != f.Path || f.Path == "/" {
+			return fmt.Errorf("file path %q is not absolute and clean", f.Path)
+		}
+		if m := f.Mount; m != "" && (!filepath.IsAbs(m) || filepath.Clean(m) != m || m == "/") {
+			return fmt.Errorf("mount path %q is not absolute and clean", m)
+		}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Executable == "" {
+		cfg.Executable = "/proc/self/exe"
+	}
+	if cfg.MaxUDPFlows == 0 {
+		cfg.MaxUDPFlows = 1024
+	}
+	if cfg.UDPIdle == 0 {
+		cfg.UDPIdle = 60 * time.Second
+	}
+	return nil
+}
+
+// Case is a running glass case.
+type Case struct {
+	// Read-only after Start.
+	cfg       Config
+	log       *slog.Logger
+	pid       int
+	agent     *os.Process
+	ch        *channel
+	listeners *listeners
+	outbound  *Listener
+	pools     [2]*socketPool // by socketKind: TCP4, TCP6
+	targets   targetMemory
+	done      chan struct{} // closed when P1 is gone and its end is in state
+	closing   chan struct{} // closed by Close
+
+	closeOnce sync.Once
+	state     string // how P1 ended; written before done is closed
+
+	mu       sync.Mutex // guards what follows
+	gone     bool       // no more answers will come
+	nextID   uint32
+	pending  map[uint32]func(packet, error)
+	programs map[int32]*Process
+}
+
+// Start builds a case and returns when it is ready: rules, listeners and files are
+// in place, no program runs. The error is a *SetupError unless cfg is wrong or ctx
+// is done. The caller must call Run, and Close if it does not.
+func Start(ctx context.Context, cfg Config) (*Case, error) {
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("build the case: %w", err)
+	}
+	c, err := launch(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, c.kill)
+	err = c.handshake()
+	if !stop() || err != nil {
+		c.kill()
+		<-c.done
+		c.ch.close()
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("build the case: %w", context.Cause(ctx))
+		}
+		return nil, err
+	}
+	return c, nil
+}
+
+// launch starts P1 in its namespaces.
+func launch(cfg *Config) (*Case, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, newSetupError(stepExec, fmt.Errorf("socketpair: %w", err))
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "agent control socket")
+	defer theirs.Close()
+	ch, err := newChannel(pair[0])
+	if err != nil {
+		return nil, newSetupError(stepExec, err)
+	}
+	c := &Case{
+		cfg: *cfg, log: cfg.Log, ch: ch,
+		done: make(chan struct{}), closing: make(chan struct{}),
+		pending: map[uint32]func(packet, error){}, programs: map[int32]*Process{},
+	}
+	started := make(chan error, 1)
+	// The parent-death signal is tied to the thread that started P1, so that
+	// thread must live as long as P1. It is not given back to the scheduler.
+	go func() {
+		runtime.LockOSThread()
+		c.agent, err = startAgent(cfg.Executable, theirs)
+		started <- err
+		if err != nil {
+			return
+		}
+		if state, err := c.agent.Wait(); err != nil {
+			c.state = err.Error()
+		} else {
+			c.state = state.String()
+		}
+		close(c.done)
+	}()
+	if err := <-started; err != nil {
+		ch.close()
+		step := stepNamespaces
+		if errors.Is(err, os.ErrNotExist) {
+			step = stepExec
+		}
+		return nil, newSetupError(step, err)
+	}
+	c.pid = c.agent.Pid
+	return c, nil
+}
+
+func startAgent(executable string, control *os.File) (*os.Process, error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	return os.StartProcess(executable, []string{"vitrine-proxy", agentArg}, &os.ProcAttr{
+		Dir: "/",
+		// One processor is plenty for P1, and keeps it small.
+		Env:   []string{"GOMAXPROCS=1", "GOGC=50"},
+		Files: []*os.File{null, null, os.Stderr, control},
+		Sys:   agentAttr(),
+	})
+}
+
+// agentAttr are the namespaces and capabilities of P1. The user namespace maps
+// only the caller's own ids, onto themselves, which needs no privilege.
+func agentAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if rootless() {
+		attr.Cloneflags |= unix.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+		attr.AmbientCaps = agentCaps()
+	}
+	return attr
+}
+
+func rootless() bool { return os.Geteuid() != 0 || !hasSysAdmin() }
+
+// handshake sends the request and takes over the listeners.
+func (c *Case) handshake() error {
+	hosts, err := os.ReadFile("/etc/hosts")
+	if err != nil {
+		hosts = []byte("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	}
+	err = c.ch.sendJSON(packet{kind: kindSetup}, setupRequest{
+		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6,
+		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files,
+		UID: os.Geteuid(), GID: os.Getegid(), Rootless: rootless(),
+	})
+	if err != nil {
+		return newSetupError(stepHandshake, err)
+	}
+	p, err := c.ch.receive()
+	if err != nil {
+		return newSetupError(stepHandshake, fmt.Errorf("the agent ended: %w", err))
+	}
+	switch p.kind {
+	case kindFailed:
+		var f setupFailure
+		if err := json.Unmarshal(p.body, &f); err != nil {
+			return newSetupError(stepHandshake, err)
+		}
+		return newSetupError(f.Step, &remoteError{text: f.Error, errno: syscall.Errno(f.Errno)})
+	case kindReady:
+	default:
+		p.closeFDs()
+		return newSetupError(stepHandshake, fmt.Errorf("unexpected packet of kind %d", p.kind))
+	}
+	var reply setupReply
+	if err := json.Unmarshal(p.body, &reply); err != nil {
+		p.closeFDs()
+		return newSetupError(stepHandshake, err)
+	}
+	for _, note := range reply.Notes {
+		c.log.Warn("the case is limited", "reason", note)
+	}
+	c.listeners, err = takeListeners(&p, reply.Sockets)
+	if err != nil {
+		return newSetupError(stepHandshake, err)
+	}
+	c.outbound = newListener()
+	c.pools[socketTCP4] = newSocketPool(poolSize)
+	c.pools[socketTCP6] = newSocketPool(poolSize6)
+	return nil
+}
+
+// Run serves the case until P1 is gone or ctx is done, and leaves nothing behind.
+// It returns nil after Close or when ctx is done, and an error when P1 ended by
+// itself.
+func (c *Case) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error { c.readEvents(); cancel(); return nil })
+	g.Go(func() error { c.fillPools(ctx); return nil })
+	for _, l := range c.listeners.tcp {
+		g.Go(func() error { c.acceptLoop(ctx, l); return nil })
+	}
+	g.Go(func() error { c.serveUDP(ctx); return nil })
+	<-c.done
+	cancel()
+	c.listeners.close()
+	c.ch.close()
+	c.outbound.close()
+	_ = g.Wait()
+	c.outbound.drain()
+	for _, p := range c.pools {
+		p.close()
+	}
+	select {
+	case <-c.closing:
+		return nil
+	default:
+		return fmt.Errorf("the case's agent ended: %s", c.state)
+	}
+}
+
+// Close ends everything in the case with SIGKILL and waits until it is gone.
+func (c *Case) Close() error {
+	c.closeOnce.Do(func() { close(c.closing) })
+	c.kill()
+	<-c.done
+	c.ch.close()
+	c.listeners.close()
+	return nil
+}
+
+func (c *Case) kill() { _ = c.agent.Kill() }
+
+// Done is closed when nothing in the case runs any more.
+func (c *Case) Done() <-chan struct{} { return c.done }
+
+// PID is the process id of P1 on the host.
+func (c *Case) PID() int { return c.pid }
+
+// readEvents hands every packet of P1 to whom it concerns.
+func (c *Case) readEvents() {
+	for {
+		p, err := c.ch.receive()
+		if err != nil {
+			c.kill() // a broken channel is the end of the case
+			break
+		}
+		switch p.kind {
+		case kindSockets, kindStarted:
+			c.mu.Lock()
+			answer := c.pending[p.id]
+			delete(c.pending, p.id)
+			c.mu.Unlock()
+			if answer != nil {
+				answer(p, nil)
+			}
+		case kindExited:
+			c.exited(p.a, syscall.WaitStatus(p.b))
+		case kindLog:
+			c.log.Warn("agent", "text", string(p.body))
+		case kindSetup, kindReady, kindFailed, kindStart, kindProbe, kindProbed:
+		}
+		p.closeFDs()
+	}
+	<-c.done
+	c.mu.Lock()
+	c.gone = true
+	pending, programs := c.pending, c.programs
+	c.pending, c.programs = map[uint32]func(packet, error){}, map[int32]*Process{}
+	c.mu.Unlock()
+	for _, answer := range pending {
+		answer(packet{}, errCaseGone)
+	}
+	for _, p := range programs {
+		p.finish(Exit{Signal: syscall.SIGKILL})
+	}
+}
+
+// request sends p; answer is called once, on the reading goroutine, and may take
+// descriptors out of the packet. It is not called when request fails.
+func (c *Case) request(p *packet, answer func(packet, error)) error {
+	c.mu.Lock()
+	if c.gone {
+		c.mu.Unlock()
+		return errCaseGone
+	}
+	c.nextID++
+	p.id = c.nextID
+	c.pending[p.id] = answer
+	c.mu.Unlock()
+	if err := c.ch.send(p); err != nil {
+		c.mu.Lock()
+		_, mine := c.pending[p.id]
+		delete(c.pending, p.id)
+		c.mu.Unlock()
+		if mine {
+			return fmt.Errorf("%w: %w", errCaseGone, err)
+		}
+	}
+	return nil
+}
+
+// resolvConf is the case's resolv.conf: queries to any address are captured, the
+// search list of the host comes after ours.
+func resolvConf(cfg *Config) []byte {
+	search := append([]string(nil), cfg.Search...)
+	if host, err := os.ReadFile("/etc/resolv.conf"); err == nil {
+		search = append(search, hostSearch(string(host))...)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "# of the glass case; every query to port 53 is answered by its proxy\nnameserver %v\n", cfg.IP4)
+	if len(search) > 0 {
+		b.WriteString("search " + strings.Join(search, " ") + "\n")
+	}
+	b.WriteString("options ndots:1\n")
+	return []byte(b.String())
+}
+
+// hostSearch reads the search list of a resolv.conf (resolv.conf(5): the last
+// "search" or "domain" line counts).
+func hostSearch(conf string) (search []string) {
+	for line := range strings.Lines(conf) {
+		fields := strings.Fields(line)
+		if len(fields) > 1 && (fields[0] == "search" || fields[0] == "domain") {
+			search = fields[1:]
+		}
+	}
+	if len(search) == 1 && search[0] == "." {
+		return nil
+	}
+	return search
+}
+
+// hostsFile is the host's file with the case's own name added.
+func hostsFile(host []byte, cfg *Config) []byte {
+	var b strings.Builder
+	b.Write(host)
+	if len(host) > 0 && host[len(host)-1] != '\n' {
+		b.WriteByte('\n')
+	}
+	if cfg.Hostname != "" {
+		fmt.Fprintf(&b, "%v\t%s\n", cfg.IP4, cfg.Hostname)
+		if cfg.IP6.IsValid() {
+			fmt.Fprintf(&b, "%v\t%s\n", cfg.IP6, cfg.Hostname)
+		}
+	}
+	return []byte(b.String())
+}

@@ -1,0 +1,265 @@
+package intercept
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	poolSize  = 32 // ready sockets for Dial to IPv4 addresses of the case
+	poolSize6 = 4  // and to ::1, which few programs listen on alone
+)
+
+// socketPool holds sockets that were made inside the case and are not yet
+// connected, so that Dial need not ask P1 first.
+type socketPool struct {
+	fds  chan int
+	want chan struct{} // one token: the pool is below half
+}
+
+func newSocketPool(size int) *socketPool {
+	p := &socketPool{fds: make(chan int, size), want: make(chan struct{}, 1)}
+	p.want <- struct{}{}
+	return p
+}
+
+// take waits for a socket.
+func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error) {
+	if len(p.fds) <= cap(p.fds)/2 {
+		select {
+		case p.want <- struct{}{}:
+		default:
+		}
+	}
+	select {
+	case fd := <-p.fds:
+		return fd, nil
+	default:
+	}
+	select {
+	case fd := <-p.fds:
+		return fd, nil
+	case <-gone:
+		return -1, errCaseGone
+	case <-ctx.Done():
+		return -1, context.Cause(ctx)
+	}
+}
+
+// put keeps fd or closes it if the pool is full.
+func (p *socketPool) put(fd int) {
+	select {
+	case p.fds <- fd:
+	default:
+		_ = unix.Close(fd)
+	}
+}
+
+func (p *socketPool) close() {
+	for {
+		select {
+		case fd := <-p.fds:
+			_ = unix.Close(fd)
+		default:
+			return
+		}
+	}
+}
+
+// fillPools keeps the pools filled until ctx is done.
+func (c *Case) fillPools(ctx context.Context) {
+	for {
+		var kind socketKind
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.pools[socketTCP4].want:
+			kind = socketTCP4
+		case <-c.pools[socketTCP6].want:
+			kind = socketTCP6
+		}
+		pool := c.pools[kind]
+		fds, err := c.makeSockets(ctx, kind, cap(pool.fds)-len(pool.fds))
+		for _, fd := range fds {
+			pool.put(fd)
+		}
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.log.Warn("sockets from the agent", "error", err)
+		if !sleep(ctx, 100*time.Millisecond) {
+			return
+		}
+		select {
+		case pool.want <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// makeSockets asks P1 for up to n sockets, which the caller owns.
+func (c *Case) makeSockets(ctx context.Context, kind socketKind, n int) ([]int, error) {
+	type result struct {
+		fds []int
+		err error
+	}
+	done := make(chan result, 1)
+	err := c.request(&packet{kind: kindSockets, a: int32(kind), b: int32(n)}, func(p packet, err error) {
+		if err == nil && p.b != 0 {
+			err = fmt.Errorf("make a socket in the case: %w", syscall.Errno(p.b))
+		}
+		r := result{fds: append([]int(nil), p.fds...), err: err}
+		for i := range p.fds {
+			p.fds[i] = -1
+		}
+		done <- r
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case r := <-done:
+		return r.fds, r.err
+	case <-ctx.Done():
+		go func() { // the answer comes in any case, at the latest when P1 is gone
+			for _, fd := range (<-done).fds {
+				_ = unix.Close(fd)
+			}
+		}()
+		return nil, context.Cause(ctx)
+	}
+}
+
+// targetMemory remembers on which address of the case each port was found.
+type targetMemory struct {
+	mu   sync.Mutex
+	last map[uint16]int
+}
+
+func (m *targetMemory) get(port uint16) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last[port]
+}
+
+func (m *targetMemory) set(port uint16, target int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.last == nil {
+		m.last = map[uint16]int{}
+	}
+	m.last[port] = target
+}
+
+// Dial connects to a port of the programs in the case: on 127.0.0.1, the case's
+// own address or ::1, whichever is served. The program sees source as its
+// client's address if source is valid and of the family that it is reached by;
+// else it sees the address that was dialed. If nothing listens, the error wraps
+// syscall.ECONNREFUSED.
+func (c *Case) Dial(ctx context.Context, source netip.Addr, port uint16) (*net.TCPConn, error) {
+	targets := [...]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), c.cfg.IP4, netip.IPv6Loopback(), c.cfg.IP6}
+	first := c.targets.get(port)
+	var refused error
+	for i := range targets {
+		at := (first + i) % len(targets)
+		if at >= 2 && !c.listenersHaveIPv6() || !targets[at].IsValid() {
+			continue
+		}
+		conn, err := c.dialTarget(ctx, netip.AddrPortFrom(targets[at], port), source)
+		if err == nil {
+			if at != first {
+				c.targets.set(port, at)
+			}
+			return conn, nil
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return nil, err
+		}
+		refused = err
+	}
+	return nil, refused
+}
+
+func (c *Case) listenersHaveIPv6() bool { return len(c.listeners.tcp) > 1 }
+
+// dialTarget connects to one address inside the case.
+func (c *Case) dialTarget(ctx context.Context, target netip.AddrPort, source netip.Addr) (*net.TCPConn, error) {
+	fail := func(err error) (*net.TCPConn, error) {
+		return nil, fmt.Errorf("dial %v in the case: %w", target, err)
+	}
+	if p := target.Port(); p == portOutbound || p == portDNS {
+		return fail(syscall.ECONNREFUSED) // our own listeners
+	}
+	kind := socketTCP4
+	if target.Addr().Is6() {
+		kind = socketTCP6
+	}
+	fd, err := c.pools[kind].take(ctx, c.done)
+	if err != nil {
+		return fail(err)
+	}
+	f := os.NewFile(uintptr(fd), "case socket")
+	defer f.Close() // FileConn makes a copy
+	source = source.Unmap()
+	if source.IsValid() && source.Is4() == target.Addr().Is4() && !source.IsUnspecified() {
+		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(source, 0))); err != nil {
+			return fail(fmt.Errorf("bind to %v: %w", source, err))
+		}
+	}
+	if err := connect(ctx, f, fd, sockaddr(target)); err != nil {
+		return fail(err)
+	}
+	conn, err := net.FileConn(f)
+	if err != nil {
+		return fail(err)
+	}
+	tc, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return fail(fmt.Errorf("socket became a %T", conn))
+	}
+	return tc, nil
+}
+
+// connect connects the non-blocking socket fd, which is f's. Over loopback the
+// handshake is over when the first connect(2) returns, and the second one only
+// collects the result; waiting is for full accept queues.
+func connect(ctx context.Context, f *os.File, fd int, sa unix.Sockaddr) error {
+	err := unix.Connect(fd, sa)
+	for errors.Is(err, unix.EINPROGRESS) || errors.Is(err, unix.EINTR) {
+		err = unix.Connect(fd, sa)
+	}
+	if !errors.Is(err, unix.EALREADY) {
+		return err
+	}
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = f.SetWriteDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var result error
+	err = rc.Write(func(uintptr) bool {
+		result = unix.Connect(fd, sa)
+		return !errors.Is(result, unix.EALREADY) && !errors.Is(result, unix.EINPROGRESS)
+	})
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return err
+	}
+	return result
+}

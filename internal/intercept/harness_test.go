@@ -1,0 +1,228 @@
+package intercept_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
+)
+
+// patience bounds everything that should take milliseconds.
+const patience = 20 * time.Second
+
+var (
+	caseIP4 = netip.MustParseAddr("10.77.0.2")
+	caseIP6 = netip.MustParseAddr("fd77::2")
+)
+
+func testContext(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// logTo writes warnings of the case into the test's log.
+func logTo(t testing.TB) *slog.Logger {
+	t.Helper()
+	return slog.New(slog.NewTextHandler(t.Output(), nil))
+}
+
+func config(t testing.TB) intercept.Config {
+	t.Helper()
+	return intercept.Config{
+		Hostname: "web-0", IP4: caseIP4, IP6: caseIP6,
+		Search: []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"},
+		Log:    logTo(t),
+	}
+}
+
+// startCase builds and runs a case that ends with the test.
+func startCase(t testing.TB, cfg intercept.Config) *intercept.Case {
+	t.Helper()
+	c, err := intercept.Start(testContext(t), cfg)
+	if err != nil {
+		t.Fatalf("Start: %v", err)
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(context.Background()) }()
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("Close: %v", err)
+		}
+		if err := <-ran; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return c
+}
+
+// program is a process in a case with its standard streams.
+type program struct {
+	*intercept.Process
+	stdin  *os.File
+	stdout *os.File
+	errout *output
+}
+
+// output collects what a program writes.
+type output struct {
+	mu   sync.Mutex
+	buf  bytes.Buffer
+	done chan struct{}
+}
+
+func collect(r *os.File) *output {
+	o := &output{done: make(chan struct{})}
+	go func() {
+		defer close(o.done)
+		defer r.Close()
+		buf := make([]byte, 4096)
+		for {
+			n, err := r.Read(buf)
+			o.mu.Lock()
+			o.buf.Write(buf[:n])
+			o.mu.Unlock()
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return o
+}
+
+func pipe(t testing.TB) (r, w *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, w
+}
+
+// start runs args in the case with pipes.
+func start(t testing.TB, c *intercept.Case, p intercept.Program) *program {
+	t.Helper()
+	inR, inW := pipe(t)
+	outR, outW := pipe(t)
+	errR, errW := pipe(t)
+	p.Stdin, p.Stdout, p.Stderr = inR, outW, errW
+	proc, err := c.Start(p)
+	inR.Close()
+	outW.Close()
+	errW.Close()
+	if err != nil {
+		inW.Close()
+		outR.Close()
+		errR.Close()
+		t.Fatalf("Start %v: %v", p.Args, err)
+	}
+	prog := &program{Process: proc, stdin: inW, stdout: outR, errout: collect(errR)}
+	t.Cleanup(func() {
+		inW.Close()
+		outR.Close()
+		errR.Close()
+		<-prog.errout.done
+	})
+	return prog
+}
+
+// role starts this test binary as a program in the case.
+func role(t testing.TB, c *intercept.Case, args ...string) *program {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return start(t, c, intercept.Program{Args: append([]string{exe, "role"}, args...), NewSession: true})
+}
+
+// ready waits for the program's first line.
+func (p *program) ready(t testing.TB) *program {
+	t.Helper()
+	if got := p.readLine(t); got != "ready" {
+		t.Fatalf("first line %q, want ready; stderr %s", got, p.stderr())
+	}
+	return p
+}
+
+func (p *program) stderr() string {
+	p.errout.mu.Lock()
+	defer p.errout.mu.Unlock()
+	return p.errout.buf.String()
+}
+
+func (p *program) readLine(t testing.TB) string {
+	t.Helper()
+	_ = p.stdout.SetReadDeadline(time.Now().Add(patience))
+	var line []byte
+	var b [1]byte
+	for {
+		if _, err := p.stdout.Read(b[:]); err != nil {
+			t.Fatalf("read a line: %v after %q; stderr %s", err, line, p.stderr())
+		}
+		if b[0] == '\n' {
+			return string(line)
+		}
+		line = append(line, b[0])
+	}
+}
+
+// result waits for the end and gives everything written to stdout.
+func (p *program) result(t testing.TB) (string, intercept.Exit) {
+	t.Helper()
+	_ = p.stdout.SetReadDeadline(time.Now().Add(patience))
+	out, err := io.ReadAll(p.stdout)
+	if err != nil {
+		t.Fatalf("read output: %v; stderr %s", err, p.stderr())
+	}
+	select {
+	case <-p.Done():
+	case <-time.NewTimer(patience).C:
+		t.Fatalf("program %d does not end", p.PID())
+	}
+	return string(out), p.Wait()
+}
+
+// run executes a role to its end and expects success.
+func run(t testing.TB, c *intercept.Case, args ...string) string {
+	t.Helper()
+	p := role(t, c, args...)
+	p.stdin.Close()
+	out, exit := p.result(t)
+	if exit != (intercept.Exit{}) {
+		t.Fatalf("%v: %v; stderr %s", args, exit, p.stderr())
+	}
+	return out
+}
+
+// serveOutbound answers every outbound connection with what is known about it.
+func serveOutbound(t testing.TB, c *intercept.Case) {
+	t.Helper()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := c.Outbound().Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "dst=%v src=%v localhost=%v", conn.OrigDst, conn.Source.Addr(), conn.Localhost)
+			conn.Close()
+		}
+	})
+	t.Cleanup(func() {
+		_ = c.Close()
+		wg.Wait()
+	})
+}
+
+func lines(s string) []string { return strings.Split(strings.TrimSuffix(s, "\n"), "\n") }

@@ -1,0 +1,5 @@
+package intercept_test
+
+import "context"
+
+func playSidecar(context.Context) error { return nil }

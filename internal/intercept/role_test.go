@@ -1,0 +1,86 @@
+package intercept_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+// play runs this test binary as a program in a case. Roles print one line when
+// they are ready, and their result to stdout.
+func play(role string, args []string) error {
+	ctx := context.Background()
+	switch role {
+	case "get": // get NETWORK ADDR: connects and copies what the peer says
+		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if len(args) > 2 {
+			if _, err := io.WriteString(c, args[2]); err != nil {
+				return err
+			}
+		}
+		if strings.HasPrefix(args[0], "udp") {
+			buf := make([]byte, 2048)
+			n, err := c.Read(buf)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(os.Stdout, "%s", buf[:n])
+			return nil
+		}
+		_, err = io.Copy(os.Stdout, c)
+		return err
+	case "serve": // serve NETWORK ADDR: tells every peer its address, until stdin ends
+		l, err := new(net.ListenConfig).Listen(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stdout, "ready")
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "hello %s", c.RemoteAddr())
+				c.Close()
+			}
+		}()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return l.Close()
+	case "lookup": // lookup NAME...
+		for _, name := range args {
+			addrs, err := net.DefaultResolver.LookupHost(ctx, name)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(os.Stdout, name, strings.Join(addrs, " "))
+		}
+		return nil
+	case "lines": // echoes the lines of stdin
+		s := bufio.NewScanner(os.Stdin)
+		for s.Scan() {
+			fmt.Fprintln(os.Stdout, "got", s.Text())
+		}
+		return s.Err()
+	case "trap": // exits with 7 on SIGTERM
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGTERM)
+		fmt.Fprintln(os.Stdout, "ready")
+		<-c
+		os.Exit(7)
+	case "sidecar":
+		return playSidecar(ctx)
+	}
+	return errors.New("unknown role")
+}
