@@ -92,6 +92,10 @@ type File struct {
 	// FieldPath is set for a downward-API file, whose content is filled in when
 	// the replica is made; see EnvVar.
 	FieldPath string
+	// Mount is the mount point of the volume that the file comes with: the
+	// directory there holds the files that name it and nothing else. "" mounts
+	// the file alone and leaves its directory as it is (subPath).
+	Mount string
 }
 
 // Dir is a writable directory, empty when the replica is made, that is visible
