@@ -21,8 +21,9 @@ type Proxy struct {
 	o    Options // read-only after New
 	snap atomic.Pointer[snapshot]
 
-	sources  upstream.Sources // the program per client, and destinations outside the configuration
-	draining [2]drainState    // by mesh.Direction
+	sources     upstream.Sources // the program per client, and destinations outside the configuration
+	serverFirst serverFirst      // see detection.go
+	draining    [2]drainState    // by mesh.Direction
 
 	applying sync.Mutex // one Apply, SetReady or unbinding at a time
 

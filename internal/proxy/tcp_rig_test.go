@@ -1,0 +1,223 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+)
+
+// rig is a running Proxy with real sockets on loopback: one outbound listener
+// whose accepted connections all go to the address dst, and the origins that
+// the test gives.
+type rig struct {
+	p     *Proxy
+	rec   *telemetry.Recorder
+	entry string // address that stands for the redirected port
+	dst   netip.AddrPort
+}
+
+// service of the rig's origin.
+func rigService() mesh.ServiceRef {
+	return mesh.ServiceRef{Host: "web.default.svc.cluster.local", Name: "web", Namespace: "default"}
+}
+
+type rigListener struct {
+	*net.TCPListener
+	dst netip.AddrPort
+}
+
+func (l rigListener) Accept() (Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return Conn{}, err
+	}
+	return Conn{Conn: c, OrigDst: l.dst, Source: c.RemoteAddr().(*net.TCPAddr).AddrPort()}, nil
+}
+
+func tcpListen(t *testing.T) *net.TCPListener {
+	t.Helper()
+	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(loopback(), 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	return ln
+}
+
+func addrPort(ln net.Listener) netip.AddrPort { return ln.Addr().(*net.TCPAddr).AddrPort() }
+
+// newRig starts a proxy whose port of protocol proto has the given endpoints.
+func newRig(t *testing.T, proto mesh.Protocol, endpoints ...netip.AddrPort) *rig {
+	t.Helper()
+	return newRigWith(t, Options{}, proto, endpoints...)
+}
+
+func newRigWith(t *testing.T, o Options, proto mesh.Protocol, endpoints ...netip.AddrPort) *rig {
+	t.Helper()
+	self := mesh.Workload{Name: "client-1", Namespace: "default", Owner: "client", Labels: map[string]string{"app": "client"}}
+	rec, err := telemetry.New(telemetry.Options{Self: self})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Recorder = rec
+	p, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{p: p, rec: rec, dst: netip.MustParseAddrPort("240.240.0.1:80")}
+	if err := p.Apply(r.config(proto, endpoints...)); err != nil {
+		t.Fatal(err)
+	}
+	ln := tcpListen(t)
+	r.entry = ln.Addr().String()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := p.Run(ctx); err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	wg.Go(func() {
+		if err := p.ServeOutbound(ctx, rigListener{ln, r.dst}); err != nil {
+			t.Errorf("serve outbound: %v", err)
+		}
+	})
+	t.Cleanup(func() {
+		cancel()
+		wg.Wait()
+	})
+	return r
+}
+
+// config has one service on r.dst.
+func (r *rig) config(proto mesh.Protocol, endpoints ...netip.AddrPort) *mesh.NodeConfig {
+	const name = "outbound|80||web.default.svc.cluster.local"
+	cfg := &mesh.NodeConfig{
+		Listeners: []mesh.Listener{{Name: "web", Direction: mesh.Outbound, Address: r.dst, Protocol: proto, Cluster: name}},
+		Clusters:  []mesh.Cluster{{Name: name, Type: mesh.ClusterEDS, Service: rigService(), Port: 80}},
+		Endpoints: []mesh.ClusterEndpoints{{Cluster: name}},
+	}
+	for _, e := range endpoints {
+		cfg.Endpoints[0].Endpoints = append(cfg.Endpoints[0].Endpoints, mesh.Endpoint{Address: e})
+	}
+	if proto.IsHTTP() || proto == mesh.ProtocolAuto {
+		cfg.Listeners[0].RouteConfig = "80"
+		cfg.Routes = []mesh.RouteConfig{{Name: "80", VirtualHosts: []mesh.VirtualHost{{
+			Name: "web", Domains: []string{"*"},
+			Routes: []mesh.Route{{Name: "default", Prefix: "/", Clusters: []mesh.WeightedCluster{{Cluster: name}}}},
+		}}}}
+	}
+	return cfg
+}
+
+// dial connects as the program would.
+func (r *rig) dial(t *testing.T) *net.TCPConn {
+	t.Helper()
+	c, err := net.Dial("tcp", r.entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c.(*net.TCPConn)
+}
+
+// dialReset connects and wants to be reset, be it before connecting has returned.
+func (r *rig) dialReset(t *testing.T) {
+	t.Helper()
+	c, err := net.Dial("tcp", r.entry)
+	switch {
+	case errors.Is(err, syscall.ECONNRESET):
+	case err != nil:
+		t.Fatal(err)
+	default:
+		mustReset(t, c)
+		c.Close()
+	}
+}
+
+// metrics is the exposition of the proxy's recorder.
+func (r *rig) metrics(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := r.rec.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// until polls for a condition that other goroutines bring about.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 10 s: %s", what)
+		}
+		pause(t.Context(), time.Millisecond)
+	}
+}
+
+var labelValue = regexp.MustCompile(`(\w+)="([^"]*)"`)
+
+// series finds the value of the metric name whose labels include want
+// ("label=value" each); "" if there is none.
+func (r *rig) series(t *testing.T, name string, want ...string) string {
+	t.Helper()
+line:
+	for line := range strings.Lines(r.metrics(t)) {
+		line = strings.TrimSpace(line)
+		if !strings.HasPrefix(line, name+"{") {
+			continue
+		}
+		have := map[string]string{}
+		for _, m := range labelValue.FindAllStringSubmatch(line, -1) {
+			have[m[1]] = m[2]
+		}
+		for _, w := range want {
+			k, v, _ := strings.Cut(w, "=")
+			if have[k] != v {
+				continue line
+			}
+		}
+		return line[strings.LastIndexByte(line, ' ')+1:]
+	}
+	return ""
+}
+
+// wantSeries waits until a series has a value.
+func (r *rig) wantSeries(t *testing.T, value, name string, labels ...string) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		got := r.series(t, name, labels...)
+		if got == value {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s%v = %q, want %q; all:\n%s", name, labels, got, value, r.istio(t))
+		}
+		pause(t.Context(), time.Millisecond)
+	}
+}
+
+func (r *rig) istio(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(r.metrics(t)) {
+		if strings.HasPrefix(line, "istio_") && !strings.Contains(line, "_bucket") || strings.HasPrefix(line, "vitrine_protocol") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
