@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"time"
 
 	"github.com/grafana/regexp"
@@ -80,8 +81,8 @@ func (s *Store) flags() map[string]string {
 		"storage.tsdb.retention.time": model.Duration(o.RetentionTime).String(),
 		"storage.tsdb.retention.size": fmt.Sprintf("%dB", o.RetentionBytes),
 		"query.timeout":               model.Duration(o.Limits.Timeout).String(),
-		"query.max-samples":           fmt.Sprint(o.Limits.MaxSamples),
-		"query.max-concurrency":       fmt.Sprint(o.Limits.Concurrency),
+		"query.max-samples":           strconv.Itoa(o.Limits.MaxSamples),
+		"query.max-concurrency":       strconv.Itoa(o.Limits.Concurrency),
 		"query.lookback-delta":        model.Duration(lookbackDelta).String(),
 		"web.external-url":            o.ExternalURL,
 		"web.enable-admin-api":        "false",

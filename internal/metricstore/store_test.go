@@ -137,7 +137,7 @@ func newApp(t *testing.T, protocols ...promhttp.HandlerOpts) *app {
 	}
 	a := &app{reg: prometheus.NewRegistry()}
 	a.requests = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "requests_total", Help: "Requests."}, []string{"code"})
-	a.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "duration_milliseconds", Help: "Durations.", Buckets: []float64{1, 10}}, []string{"code"})
+	a.duration = prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "duration_seconds", Help: "Durations.", Buckets: []float64{1, 10}}, []string{"code"})
 	a.reg.MustRegister(a.requests, a.duration)
 	a.Server = httptest.NewServer(promhttp.HandlerFor(a.reg, opts))
 	t.Cleanup(a.Close)
@@ -187,10 +187,10 @@ func TestNewCounterIsExact(t *testing.T) {
 				a.duration.WithLabelValues("200").Observe(5)
 			}
 			r.awaitValue(`increase(requests_total{code="200"}[1m] anchored)`, 7)
-			r.awaitValue(`increase(duration_milliseconds_count[1m] anchored)`, 3)
-			r.awaitValue(`increase(duration_milliseconds_bucket{le="10.0"}[1m] anchored)`, 3)
-			r.awaitValue(`increase(duration_milliseconds_bucket{le="1.0"}[1m] anchored)`, 0)
-			r.awaitValue(`increase(duration_milliseconds_sum[1m] anchored)`, 15)
+			r.awaitValue(`increase(duration_seconds_count[1m] anchored)`, 3)
+			r.awaitValue(`increase(duration_seconds_bucket{le="10.0"}[1m] anchored)`, 3)
+			r.awaitValue(`increase(duration_seconds_bucket{le="1.0"}[1m] anchored)`, 0)
+			r.awaitValue(`increase(duration_seconds_sum[1m] anchored)`, 15)
 
 			// The plain increase sees the zero too, but extrapolates to the
 			// end of the window, by at most half an interval of the samples
@@ -245,7 +245,7 @@ func TestAppendFinal(t *testing.T) {
 			}
 			r.awaitValue(`increase(requests_total{code="200",job="apps",pod="p1",instance="`+target.Address+`"}[1m] anchored)`, 4)
 			r.awaitValue(`increase(requests_total{code="500"}[1m] anchored)`, 1)
-			r.awaitValue(`increase(duration_milliseconds_bucket{le="10.0"}[1m] anchored)`, 1)
+			r.awaitValue(`increase(duration_seconds_bucket{le="10.0"}[1m] anchored)`, 1)
 			// It has ended: nothing to see at present.
 			r.eventually("series ended", func() bool {
 				_, ok := r.value(`count(requests_total)`)
