@@ -33,12 +33,12 @@ func (r *Recorder) writeSelf(x *exposition) {
 		h := &m.proxyTime[d]
 		x.histogram("vitrine_proxy_request_seconds", direction(value), h.bounds, h.counts, &h.sum, 1e9, r.started)
 	}
-	x.vec("vitrine_http1_rejects_total", "HTTP/1 messages refused because they were malformed or ambiguous.", "reason", &m.rejects, r.started)
-	x.vec("vitrine_protocol_detection_total", "Connections by what their first bytes were.", "result", &m.detections, r.started)
+	x.vec("vitrine_http1_rejects_total", "HTTP/1 messages refused because they were malformed or ambiguous.", "reason", &m.rejects)
+	x.vec("vitrine_protocol_detection_total", "Connections by what their first bytes were.", "result", &m.detections)
 	x.family("vitrine_protocol_detection_seconds", histogramKind, "Time until the protocol of a connection was known.")
 	x.histogram("vitrine_protocol_detection_seconds", none, m.detectTime.bounds, m.detectTime.counts, &m.detectTime.sum, 1e9, r.started)
-	x.vec("vitrine_upstream_retries_total", "Requests sent to an upstream again.", "reason", &m.retries, r.started)
-	x.vec("vitrine_dns_answers_total", "Answers of the DNS server of the case.", "result", &m.dns, r.started)
+	x.vec("vitrine_upstream_retries_total", "Requests sent to an upstream again.", "reason", &m.retries)
+	x.vec("vitrine_dns_answers_total", "Answers of the DNS server of the case.", "result", &m.dns)
 
 	count := func(name, help string, v uint64) {
 		x.family(name, counterKind, help)
@@ -85,13 +85,13 @@ func (r *Recorder) size() (edges, series int) {
 }
 
 // vec writes a family with one label, sorted by its value.
-func (x *exposition) vec(name, help, label string, v *counterVec, created int64) {
-	values := map[string]uint64{}
+func (x *exposition) vec(name, help, label string, v *counterVec) {
+	values := map[string]*vecCounter{}
 	for k, c := range v.m.Range {
-		values[k.(string)] = c.(*atomic.Uint64).Load()
+		values[k.(string)] = c.(*vecCounter)
 	}
 	x.family(name, counterKind, help)
 	for _, k := range slices.Sorted(maps.Keys(values)) {
-		x.counter(name, labels{tail: string(appendLabel(nil, label, k))}, values[k], created)
+		x.counter(name, labels{tail: string(appendLabel(nil, label, k))}, values[k].n.Load(), values[k].created)
 	}
 }

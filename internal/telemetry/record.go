@@ -38,7 +38,9 @@ type Fields struct {
 	Start, End int64
 	// Code is the status sent downstream; 0 if there was no response.
 	Code int
-	// GRPCStatus is the status of the trailers; -1 (as Begin sets it) for none.
+	// GRPCStatus is the status of the trailers, or of the head of a response
+	// without body; -1 (as Begin sets it) for none: then it is inferred from
+	// Code, as Envoy does. It counts for GRPC only.
 	GRPCStatus int
 	Flags      Flags
 	// Detail says in one word why the response is what it is, in Envoy's

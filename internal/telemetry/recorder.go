@@ -112,9 +112,10 @@ func (r *Recorder) writeLog(ctx context.Context) {
 const creationLead = 1000 // milliseconds
 
 // creation is the creation time of a series that begins now. It is later than
-// the end of every evicted series. The caller holds r.mu.
+// the end of every evicted series, and not before this process: the scraper
+// may have samples of a predecessor. The caller holds r.mu.
 func (r *Recorder) creation() int64 {
-	return max(time.Now().UnixMilli()-creationLead, r.evictedUntil+1)
+	return max(time.Now().UnixMilli()-creationLead, r.evictedUntil+1, r.started)
 }
 
 // sweep retires the series that were silent for EvictAfter, and then the edges

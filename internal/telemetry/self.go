@@ -35,21 +35,21 @@ func (m *selfMetrics) init() {
 
 // Rejected counts a malformed or forbidden HTTP/1 message. reason must be one
 // of a fixed set.
-func (r *Recorder) Rejected(reason string) { r.self.rejects.add(reason) }
+func (r *Recorder) Rejected(reason string) { r.self.rejects.add(reason, r.started) }
 
 // Detected counts the outcome of looking at the first bytes of a connection and
 // the time it took, in seconds. result must be one of a fixed set.
 func (r *Recorder) Detected(result string, seconds float64) {
-	r.self.detections.add(result)
+	r.self.detections.add(result, r.started)
 	r.self.detectTime.observe(uint64(max(0, min(seconds, 1e6)) * 1e9))
 }
 
 // Retried counts a request that was sent again. reason must be one of a fixed set.
-func (r *Recorder) Retried(reason string) { r.self.retries.add(reason) }
+func (r *Recorder) Retried(reason string) { r.self.retries.add(reason, r.started) }
 
 // DNSAnswered counts an answer of the case's DNS by its result (the response
 // code in lower case, or "forwarded").
-func (r *Recorder) DNSAnswered(result string) { r.self.dns.add(result) }
+func (r *Recorder) DNSAnswered(result string) { r.self.dns.add(result, r.started) }
 
 // ForcedClose counts a connection that was cut when the drain deadline passed.
 func (r *Recorder) ForcedClose() { r.self.forcedCloses.Add(1) }
@@ -80,25 +80,31 @@ func boolGauge(b bool) int64 {
 // counterVec counts by one label value. The values come from the code, but a
 // bound keeps a mistake from growing without end.
 type counterVec struct {
-	m sync.Map // string -> *atomic.Uint64
+	m sync.Map // string -> *vecCounter
 	n atomic.Int64
+}
+
+type vecCounter struct {
+	n       atomic.Uint64
+	created int64 // Unix milliseconds
 }
 
 const maxVecValues = 64
 
-func (v *counterVec) add(value string) {
+func (v *counterVec) add(value string, started int64) {
 	if c, ok := v.m.Load(value); ok {
-		c.(*atomic.Uint64).Add(1)
+		c.(*vecCounter).n.Add(1)
 		return
 	}
 	if v.n.Load() >= maxVecValues {
 		value = otherHost
 	}
-	c, loaded := v.m.LoadOrStore(value, new(atomic.Uint64))
+	created := max(time.Now().UnixMilli()-creationLead, started)
+	c, loaded := v.m.LoadOrStore(value, &vecCounter{created: created})
 	if !loaded {
 		v.n.Add(1)
 	}
-	c.(*atomic.Uint64).Add(1)
+	c.(*vecCounter).n.Add(1)
 }
 
 // histogram counts durations in nanoseconds.

@@ -3,6 +3,7 @@ package telemetry
 import (
 	"maps"
 	"math"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -56,13 +57,36 @@ func keyOf(p RequestProtocol, code int, grpcStatus int, f Flags) requestKey {
 		code = 0
 	}
 	switch {
-	case p != GRPC || grpcStatus < 0:
+	case p != GRPC:
 		grpcStatus = -1
+	case grpcStatus < 0:
+		grpcStatus = inferGRPC(code)
 	case grpcStatus > maxGRPCStatus:
 		grpcStatus = grpcUnknown
 	}
 	return requestKey(p&1) | requestKey(grpcStatus+1)<<1 | requestKey(code)<<(1+grpcBits) |
 		requestKey(f&(flagEnd-1))<<(1+grpcBits+codeBits)
+}
+
+// inferGRPC is the gRPC status that follows from an HTTP status when the
+// response carries none; -1 when there is no response. The mapping is that of
+// gRPC's document "HTTP to gRPC status code mapping", as Envoy applies it.
+func inferGRPC(code int) int {
+	switch code {
+	case 0:
+		return -1
+	case http.StatusBadRequest:
+		return 13
+	case http.StatusUnauthorized:
+		return 16
+	case http.StatusForbidden:
+		return 7
+	case http.StatusNotFound:
+		return 12
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return 14
+	}
+	return grpcUnknown
 }
 
 func (k requestKey) labels(policy string) string {
@@ -110,12 +134,14 @@ func newBounds(upper []float64, nanosPerUnit float64) *bounds {
 	for _, u := range upper {
 		b.nanos = append(b.nanos, uint64(math.Round(u*nanosPerUnit)))
 		b.bytes = append(b.bytes, uint64(u))
-		text := strconv.FormatFloat(u, 'g', -1, 64)
-		b.le[FormatText] = append(b.le[FormatText], text)
-		if !strings.ContainsAny(text, ".e") {
-			text += ".0" // OpenMetrics wants whole numbers with a fraction
+		// As Envoy prints them, and as OpenMetrics wants them: whole numbers with
+		// a fraction.
+		b.le[FormatText] = append(b.le[FormatText], strconv.FormatFloat(u, 'f', -1, 64))
+		canonical := strconv.FormatFloat(u, 'g', -1, 64)
+		if !strings.ContainsAny(canonical, ".e") {
+			canonical += ".0"
 		}
-		b.le[FormatOpenMetrics] = append(b.le[FormatOpenMetrics], text)
+		b.le[FormatOpenMetrics] = append(b.le[FormatOpenMetrics], canonical)
 	}
 	for f := range b.le {
 		b.le[f] = append(b.le[f], "+Inf")
