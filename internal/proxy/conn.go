@@ -325,11 +325,14 @@ const (
 type watch struct {
 	phase    atomic.Uint32
 	since    atomic.Int64 // telemetry.Now() when the phase began or last made progress
+	began    atomic.Int64 // start of the current request, to tell requests apart
 	up       atomic.Pointer[upstream.Conn]
 	verdict  atomic.Uint32 // why the reaper interrupted the connection
 	forced   atomic.Bool   // closed by force
-	looks    uint32        // reaper only: how often it looked in this phase
-	lastLook int64         // reaper only: since at its last look
+	looks    uint32        // reaper only: how often it looked during this request
+	lookedAt int64         // reaper only: the request that looks belongs to
+
+	halfClosed bool // reaper only: the client had ended its side at the first look
 }
 
 func (w *watch) set(p phase, now int64) {

@@ -1,7 +1,409 @@
 package proxy
 
-import "context"
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+)
+
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // serveHTTP serves a connection that is declared to speak HTTP: HTTP/2 if it
 // opens with the preface, else HTTP/1. Bytes read so far are in c.in.
-func (c *conn) serveHTTP(_ context.Context) {}
+func (c *conn) serveHTTP(ctx context.Context) {
+	for {
+		have := c.in.Bytes()
+		n := min(len(have), len(http2Preface))
+		if n == len(http2Preface) && string(have[:n]) == http2Preface {
+			c.serveHTTP2(ctx)
+			return
+		}
+		if n > 0 && string(have[:n]) != http2Preface[:n] || n > 3 && n == len(http2Preface) {
+			break
+		}
+		if n > 0 {
+			c.enterHead()
+		}
+		if _, err := c.down.Read(&c.in, nil); err != nil && !c.carriesOn(err) {
+			return
+		}
+	}
+	h := http1Conn{conn: c}
+	h.parked = h.onParked
+	h.serve(ctx)
+}
+
+// enterHead notes that part of a head has arrived, once.
+func (c *conn) enterHead() {
+	if phase(c.watch.phase.Load()) != phaseHead {
+		c.watch.set(phaseHead, telemetry.Now())
+	}
+}
+
+// carriesOn reports whether a read that failed with err was only woken without
+// a reason that still holds.
+func (c *conn) carriesOn(err error) bool {
+	if !errors.Is(err, os.ErrDeadlineExceeded) || c.watch.verdict.Load() != 0 || c.watch.forced.Load() {
+		return false
+	}
+	c.down.Resume()
+	return true
+}
+
+// http1Conn serves the HTTP/1 requests of one connection, strictly one after
+// the other. Only the serving goroutine touches it, and a bodyPump while one
+// runs.
+type http1Conn struct {
+	*conn
+	x      *exchange // nil while waiting for a request
+	parked func()    // onParked, made once
+}
+
+func (h *http1Conn) serve(ctx context.Context) {
+	for h.one(ctx) {
+	}
+	h.settle(errors.Is(h.down.SocketError(), syscall.EPIPE))
+}
+
+// one serves one request; it reports whether another may follow.
+func (h *http1Conn) one(ctx context.Context) bool {
+	n, err := h.readHead()
+	if n == 0 && err == nil {
+		return false
+	}
+	if h.x == nil {
+		h.x = takeExchange()
+	}
+	x := h.x
+	x.begin()
+	start := h.watch.since.Load()
+	if err == nil {
+		err = x.req.Parse(h.in.Bytes()[:n])
+	}
+	h.refresh()
+	if err != nil {
+		h.refuse(start, err)
+		return false
+	}
+	h.fillHead()
+	x.keep()
+	h.account(start, n)
+	x.routed = h.route(&x.head)
+	x.rec.Edge, x.rec.Route = x.routed.edge, x.routed.route
+	x.closing = !x.req.KeepAlive || h.p.draining[h.dir].on.Load()
+	x.reqBody.Start(x.req.Framing, x.req.Length)
+	if x.routed.failure != nil {
+		h.in.Skip(n)
+		h.answerLocally(x.routed.failure)
+		return h.finishLocal()
+	}
+	x.rec.Cluster = x.routed.cluster.Name
+	h.writeRequestHead()
+	h.in.Skip(n)
+	return h.forwardRequest(ctx)
+}
+
+// readHead waits for a complete head at the front of h.in and returns its
+// length. 0 without an error means that the connection is over.
+func (h *http1Conn) readHead() (int, error) {
+	var scan http1.HeadScanner
+	first := true
+	for {
+		if h.in.Len() > 0 {
+			h.settle(false)
+			if first {
+				h.watch.set(phaseHead, telemetry.Now())
+				first = false
+			}
+			// RFC 9112, 2.2: an empty line before a request is ignored.
+			if b := h.in.Bytes(); len(b) >= 2 && b[0] == '\r' && b[1] == '\n' {
+				h.in.Skip(2)
+				scan = http1.HeadScanner{}
+				continue
+			}
+			n, err := scan.Scan(h.in.Bytes())
+			if n > 0 || err != nil {
+				return n, err
+			}
+			if !h.in.MakeRoom() {
+				return 0, http1.RejectHeadTooLarge
+			}
+		} else if first {
+			h.watch.set(phaseIdle, telemetry.Now())
+		}
+		if _, err := h.down.Read(&h.in, h.parked); err != nil {
+			if h.carriesOn(err) {
+				continue
+			}
+			h.settle(errors.Is(err, io.EOF) && errors.Is(h.down.SocketError(), syscall.EPIPE))
+			if verdict(h.watch.verdict.Load()) == verdictSlow && h.in.Len() > 0 {
+				return 0, errHeadTimeout
+			}
+			return 0, nil
+		}
+	}
+}
+
+// errHeadTimeout is answered with 408.
+var errHeadTimeout = errors.New("the request head did not arrive in time")
+
+// onParked is called when no further request is there yet, and the connection
+// is about to wait.
+func (h *http1Conn) onParked() { h.settle(false) }
+
+// settle finishes the record of the last exchange and gives its memory back,
+// if that has not been done. refused says that the client had closed the
+// connection before the response reached it: then it got no response.
+//
+// The record waits for this because a client that gave up and closed its socket
+// looks like one that half-closed it, until the response is refused.
+func (h *http1Conn) settle(refused bool) {
+	x := h.x
+	if x == nil {
+		return
+	}
+	if x.unfinished {
+		x.unfinished = false
+		if refused {
+			x.rec.Code = 0
+			x.rec.Flags |= telemetry.FlagDC
+			x.rec.Detail = detailClientGone
+		}
+		x.rec.Finish()
+	}
+	h.x = nil
+	x.free()
+}
+
+const (
+	detailVia        = "via_upstream"
+	detailClientGone = "downstream_remote_disconnect"
+)
+
+// fillHead makes the codec-neutral head.
+func (h *http1Conn) fillHead() {
+	x := h.x
+	r := &x.req
+	x.scratch = x.scratch[:0]
+	if len(r.Authority) == 0 { // HTTP/1.0 without Host: the address stands for it
+		x.scratch = h.local.AppendTo(x.scratch)
+		r.SetAuthority(x.scratch)
+	}
+	if len(r.RequestID) == 0 {
+		from := len(x.scratch)
+		x.scratch = appendRequestID(x.scratch)
+		x.head.RequestID = x.scratch[from:]
+		if from > 0 { // the memory may have moved
+			r.SetAuthority(x.scratch[:from])
+		}
+	} else {
+		x.head.RequestID = r.RequestID
+	}
+	x.head.Method, x.head.Authority, x.head.Path = r.Method, r.Authority, r.Path
+	x.head.UserAgent, x.head.GRPC = r.UserAgent, isGRPC(r.ContentType)
+}
+
+// account begins the record.
+func (h *http1Conn) account(start int64, headBytes int) {
+	x := h.x
+	x.rec = h.p.o.Recorder.Begin(h.dir, start)
+	x.rec.SetRequest(x.head.Method, x.head.Path, x.head.Authority, x.head.UserAgent)
+	x.rec.SetRequestID(x.head.RequestID)
+	x.rec.Version = "HTTP/1.1"
+	if x.req.Minor == 0 {
+		x.rec.Version = "HTTP/1.0"
+	}
+	x.rec.Downstream, x.rec.DownstreamLocal = h.source, h.local
+	x.rec.BytesReceived = uint64(headBytes)
+	if x.head.GRPC {
+		x.rec.Protocol = telemetry.GRPC
+	}
+}
+
+// writeRequestHead writes what goes upstream into x.out.
+func (h *http1Conn) writeRequestHead() {
+	x := h.x
+	out := x.req.AppendHead(x.out[:0])
+	if len(x.req.RequestID) == 0 {
+		out = append(out, "x-request-id: "...)
+		out = append(out, x.head.RequestID...)
+		out = append(out, "\r\n"...)
+	}
+	if !x.req.HasForwardedProto() {
+		out = append(out, "x-forwarded-proto: http\r\n"...)
+	}
+	x.out = append(out, "\r\n"...)
+}
+
+// appendRequestID writes a random UUID (RFC 9562, version 4).
+func appendRequestID(dst []byte) []byte {
+	const digits = "0123456789abcdef"
+	hi, lo := random(), random()
+	hi = hi&^0xf000 | 0x4000
+	lo = lo&^(3<<62) | 2<<62
+	for i := range 32 {
+		word := hi
+		if i >= 16 {
+			word = lo
+		}
+		switch i {
+		case 8, 12, 16, 20:
+			dst = append(dst, '-')
+		}
+		dst = append(dst, digits[word>>(60-4*(i&15))&15])
+	}
+	return dst
+}
+
+// refuse answers a message that cannot be understood, and counts why.
+func (h *http1Conn) refuse(start int64, err error) {
+	x := h.x
+	f := failure{code: 408, flags: telemetry.FlagDPE, detail: "request_header_timeout"}
+	var r http1.Reject
+	if errors.As(err, &r) {
+		h.p.o.Recorder.Rejected(r.Error())
+		f.code, f.detail = r.Status(), r.Error()
+		f.body = f.detail
+	}
+	x.rec = h.p.o.Recorder.Begin(h.dir, start)
+	x.rec.SetRequest(x.req.Method, x.req.Path, x.req.Authority, x.req.UserAgent)
+	x.rec.Downstream, x.rec.DownstreamLocal = h.source, h.local
+	x.rec.BytesReceived = uint64(h.in.Len())
+	if h.dir == mesh.Inbound {
+		x.rec.Edge = h.edgeIn
+	}
+	x.closing = true
+	h.answerLocally(&f)
+	h.in.Release()
+	h.linger()
+}
+
+// answerLocally sends a response of the proxy's own and finishes the record.
+func (h *http1Conn) answerLocally(f *failure) {
+	x := h.x
+	// What is left of the request makes the connection unusable.
+	if !x.reqBody.Done() && x.req.Framing != http1.NoBody {
+		h.swallow()
+	}
+	if !x.reqBody.Done() && x.req.Framing != http1.NoBody {
+		x.closing = true
+	}
+	res := localResponse(x.out[:0], f, x.closing, x.isHead)
+	x.out = res
+	x.fail(f)
+	x.rec.Code = f.code
+	n, err := h.down.Write(res)
+	x.rec.BytesSent += uint64(n)
+	if err != nil {
+		x.closing = true
+		x.rec.Code, x.rec.Detail = 0, detailClientGone
+		x.rec.Flags |= telemetry.FlagDC
+	}
+	x.unfinished = true
+}
+
+// swallow uses up what of the request body has been read already.
+func (h *http1Conn) swallow() {
+	x := h.x
+	for h.in.Len() > 0 && !x.reqBody.Done() {
+		_, _, used, err := x.reqBody.Next(h.in.Bytes())
+		x.rec.BytesReceived += uint64(used)
+		h.in.Skip(used)
+		if err != nil || used == 0 {
+			return
+		}
+	}
+}
+
+// finishLocal ends an exchange that the proxy answered itself.
+func (h *http1Conn) finishLocal() bool {
+	if h.x.closing {
+		h.linger()
+		return false
+	}
+	return true
+}
+
+// localResponse writes a complete response.
+func localResponse(dst []byte, f *failure, closing, head bool) []byte {
+	dst = append(dst, "HTTP/1.1 "...)
+	dst = appendInt(dst, f.code)
+	dst = append(dst, ' ')
+	dst = append(dst, statusText(f.code)...)
+	dst = append(dst, "\r\ncontent-length: "...)
+	dst = appendInt(dst, len(f.body))
+	if len(f.body) > 0 {
+		dst = append(dst, "\r\ncontent-type: text/plain"...)
+	}
+	if closing {
+		dst = append(dst, "\r\nConnection: close"...)
+	}
+	dst = append(dst, "\r\n\r\n"...)
+	if !head {
+		dst = append(dst, f.body...)
+	}
+	return dst
+}
+
+// Bounds of linger.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// linger ends a connection on which the client may still be sending: it closes
+// the sending side and reads on for a while, since closing at once would make
+// the kernel reset the connection and the client lose the response.
+func (h *http1Conn) linger() {
+	tcp, ok := h.nc.(interface{ CloseWrite() error })
+	if !ok || tcp.CloseWrite() != nil {
+		return
+	}
+	_ = h.nc.SetReadDeadline(time.Now().Add(lingerTime)) // fails only when closed
+	h.in.Release()
+	var room [512]byte
+	for total := 0; total < lingerBytes; {
+		n, err := h.nc.Read(room[:])
+		if err != nil {
+			return
+		}
+		total += n
+	}
+}
+
+func appendInt(dst []byte, n int) []byte { return strconv.AppendInt(dst, int64(n), 10) }
+
+// statusText is the reason phrase of the codes that the proxy answers with.
+func statusText(code int) string {
+	switch code {
+	case 400:
+		return "Bad Request"
+	case 404:
+		return "Not Found"
+	case 408:
+		return "Request Timeout"
+	case 417:
+		return "Expectation Failed"
+	case 431:
+		return "Request Header Fields Too Large"
+	case 501:
+		return "Not Implemented"
+	case 502:
+		return "Bad Gateway"
+	case 503:
+		return "Service Unavailable"
+	case 504:
+		return "Gateway Timeout"
+	case 505:
+		return "HTTP Version Not Supported"
+	}
+	return ""
+}

@@ -13,21 +13,39 @@ const (
 // behind them. The zero Buffer holds no memory until Take or Grow. It belongs
 // to one goroutine; Release gives the memory back, after which no slice of it
 // may be used.
+//
+// Around the unread bytes there is always room for a chunk's frame (Frame).
 type Buffer struct {
-	mem  []byte
-	r, w int
+	mem   []byte
+	r, w  int
+	large bool // Take gives large memory
 }
+
+// Room that is never filled by reads: in front of and behind the unread bytes.
+const (
+	frontRoom = 16
+	backRoom  = 8
+)
 
 var (
 	smallPool = sync.Pool{New: func() any { return new([SmallBuffer]byte) }} //nolint:gochecknoglobals // a pool of plain memory has no owner
 	largePool = sync.Pool{New: func() any { return new([LargeBuffer]byte) }} //nolint:gochecknoglobals // as above
 )
 
-// Take makes sure that the buffer has memory: small, if it had none.
+// Prefer says which memory an empty buffer takes from now on: large for bulk.
+func (b *Buffer) Prefer(large bool) { b.large = large }
+
+// Take makes sure that the buffer has memory.
 func (b *Buffer) Take() {
-	if b.mem == nil {
+	if b.mem != nil {
+		return
+	}
+	if b.large {
+		b.mem = largePool.Get().(*[LargeBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
+	} else {
 		b.mem = smallPool.Get().(*[SmallBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
 	}
+	b.r, b.w = frontRoom, frontRoom
 }
 
 // TakeLarge gives an empty buffer large memory; one that holds bytes keeps
@@ -37,9 +55,9 @@ func (b *Buffer) TakeLarge() {
 		return
 	}
 	next := largePool.Get().(*[LargeBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
-	n := copy(next, b.mem[b.r:b.w])
+	n := copy(next[frontRoom:], b.mem[b.r:b.w])
 	b.Release()
-	b.mem, b.r, b.w = next, 0, n
+	b.mem, b.r, b.w = next, frontRoom, frontRoom+n
 }
 
 // Release gives the memory back; unread bytes are lost.
@@ -51,7 +69,7 @@ func (b *Buffer) Release() {
 	case LargeBuffer:
 		largePool.Put((*[LargeBuffer]byte)(b.mem))
 	}
-	*b = Buffer{}
+	*b = Buffer{large: b.large}
 }
 
 // ReleaseIfEmpty gives the memory back unless unread bytes are in it.
@@ -69,7 +87,7 @@ func (b *Buffer) Bytes() []byte { return b.mem[b.r:b.w] }
 func (b *Buffer) Len() int { return b.w - b.r }
 
 // Free is the room behind the unread bytes.
-func (b *Buffer) Free() []byte { return b.mem[b.w:] }
+func (b *Buffer) Free() []byte { return b.mem[b.w : len(b.mem)-backRoom] }
 
 // Wrote says that n bytes of Free were filled.
 func (b *Buffer) Wrote(n int) { b.w += n }
@@ -78,23 +96,29 @@ func (b *Buffer) Wrote(n int) { b.w += n }
 func (b *Buffer) Skip(n int) {
 	b.r += n
 	if b.r == b.w {
-		b.r, b.w = 0, 0
+		b.r, b.w = frontRoom, frontRoom
 	}
 }
 
-// Cap is the size of the memory held.
-func (b *Buffer) Cap() int { return len(b.mem) }
+// Frame returns the unread bytes from … to with head written directly in front
+// of them and tail directly behind, in place. head may have 16 bytes, tail 8;
+// they overwrite what is there, which must no longer be needed.
+func (b *Buffer) Frame(from, to int, head []byte, tail string) []byte {
+	from, to = b.r+from, b.r+to
+	copy(b.mem[from-len(head):], head)
+	copy(b.mem[to:], tail)
+	return b.mem[from-len(head) : to+len(tail)]
+}
 
-// MakeRoom moves the unread bytes to the front, and to large memory if the
-// buffer is full. It reports false when a large buffer is full.
+// MakeRoom makes Free not empty: it moves the unread bytes to the front, or to
+// large memory. It reports false when a large buffer is full.
 func (b *Buffer) MakeRoom() bool {
 	b.Take()
-	if b.w < len(b.mem) {
+	if len(b.Free()) > 0 {
 		return true
 	}
-	if b.r > 0 {
-		b.w = copy(b.mem, b.mem[b.r:b.w])
-		b.r = 0
+	if b.r > frontRoom {
+		b.toFront()
 		return true
 	}
 	if len(b.mem) == LargeBuffer {
@@ -104,19 +128,23 @@ func (b *Buffer) MakeRoom() bool {
 	return true
 }
 
+func (b *Buffer) toFront() {
+	b.w = frontRoom + copy(b.mem[frontRoom:], b.mem[b.r:b.w])
+	b.r = frontRoom
+}
+
 // Append copies p behind the unread bytes; it reports false, and copies
 // nothing, when p does not fit even into large memory.
 func (b *Buffer) Append(p []byte) bool {
 	b.Take()
-	if len(p) > len(b.mem)-b.w {
-		if b.Len()+len(p) > LargeBuffer {
+	if len(p) > len(b.Free()) {
+		if b.Len()+len(p) > LargeBuffer-frontRoom-backRoom {
 			return false
 		}
-		if b.Len()+len(p) > len(b.mem) {
+		if b.Len()+len(p) > len(b.mem)-frontRoom-backRoom {
 			b.TakeLarge()
 		} else {
-			b.w = copy(b.mem, b.mem[b.r:b.w])
-			b.r = 0
+			b.toFront()
 		}
 	}
 	b.w += copy(b.mem[b.w:], p)

@@ -64,14 +64,14 @@ func (s *Sources) Reap(now int64) {
 }
 
 // Endpoints lists what is held now.
-func (s *Sources) Endpoints() []*Endpoint {
+func (s *Sources) Endpoints() map[SourceKey]*Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*Endpoint, 0, len(s.byID))
-	for _, src := range s.byID {
-		list = append(list, src.endpoint)
+	held := make(map[SourceKey]*Endpoint, len(s.byID))
+	for key, src := range s.byID {
+		held[key] = src.endpoint
 	}
-	return list
+	return held
 }
 
 // Close closes every endpoint, as Endpoint.Close does, and forgets them.

@@ -1,0 +1,55 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// drainPoll is how often Drain looks whether connections have ended.
+const drainPoll = 20 * time.Millisecond
+
+// Drain ends service without losing requests: inbound listeners are closed,
+// responses say Connection: close, HTTP/2 connections get a GOAWAY, and what is
+// in flight is finished. Inbound connections come first; the program may still
+// call others meanwhile. When ctx is done, what remains is closed by force,
+// counted, and reported by the error. A second call does the same again.
+func (p *Proxy) Drain(ctx context.Context) error {
+	p.beginDrain(mesh.Inbound)
+	p.applying.Lock()
+	p.unbind()
+	p.applying.Unlock()
+	forced := p.awaitConns(ctx, mesh.Inbound)
+	p.beginDrain(mesh.Outbound)
+	forced += p.awaitConns(ctx, mesh.Outbound)
+	if forced > 0 {
+		return fmt.Errorf("drain: %d connections had to be closed by force: %w", forced, context.Cause(ctx))
+	}
+	return nil
+}
+
+func (p *Proxy) beginDrain(d mesh.Direction) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.draining[d].on.Swap(true) {
+		close(p.draining[d].done)
+	}
+}
+
+// awaitConns waits until no connection of direction d is open, and returns how
+// many it had to close when ctx ended.
+func (p *Proxy) awaitConns(ctx context.Context, d mesh.Direction) int {
+	for len(p.connections(d)) > 0 {
+		if !pause(ctx, drainPoll) {
+			n := p.closeConns(d)
+			for range n {
+				p.o.Recorder.ForcedClose()
+			}
+			p.forced.Add(uint64(n))
+			return n
+		}
+	}
+	return 0
+}

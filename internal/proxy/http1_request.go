@@ -1,0 +1,446 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
+)
+
+// Reasons why waiting for an upstream was given up, other than its own errors.
+var (
+	errClientGone = errors.New("the client has gone")
+	errTimedOut   = errors.New("the request took too long")
+	errStalled    = errors.New("the body made no progress")
+)
+
+// forwardRequest sends the request whose head is in x.out and relays the
+// response. It reports whether the connection can serve another request.
+func (h *http1Conn) forwardRequest(ctx context.Context) bool {
+	x := h.x
+	if err := h.takeBody(); err != nil {
+		return h.rejectBody(err)
+	}
+	h.in.ReleaseIfEmpty()
+	h.watch.began.Store(x.rec.Start)
+	if x.routed.timeout > 0 {
+		x.deadline = x.rec.Start + int64(x.routed.timeout)
+	}
+	x.routed.endpoint.Enter()
+	defer x.routed.endpoint.Leave()
+	if x.reqBody.Done() {
+		return h.sendWhole(ctx)
+	}
+	return h.sendStreaming(ctx)
+}
+
+// takeBody appends what has been read of the body to x.out, framed anew.
+func (h *http1Conn) takeBody() error {
+	x := h.x
+	if x.req.Framing == http1.NoBody {
+		return nil
+	}
+	for h.in.Len() > 0 && !x.reqBody.Done() {
+		from, to, used, err := x.reqBody.Next(h.in.Bytes())
+		x.rec.BytesReceived += uint64(used)
+		if err != nil {
+			return err
+		}
+		if used == 0 {
+			break
+		}
+		x.out = appendContent(x.out, h.in.Bytes()[from:to], x.req.Framing)
+		h.in.Skip(used)
+	}
+	if x.reqBody.Done() && x.req.Framing == http1.Chunked {
+		x.out = http1.AppendLastChunk(x.out, x.reqBody.Trailer)
+	}
+	return nil
+}
+
+// appendContent appends content in the given framing.
+func appendContent(dst, content []byte, f http1.Framing) []byte {
+	if len(content) == 0 {
+		return dst
+	}
+	if f != http1.Chunked {
+		return append(dst, content...)
+	}
+	dst = http1.AppendChunkHeader(dst, len(content))
+	dst = append(dst, content...)
+	return append(dst, "\r\n"...)
+}
+
+// rejectBody answers a request whose body is malformed.
+func (h *http1Conn) rejectBody(err error) bool {
+	x := h.x
+	var r http1.Reject
+	if !errors.As(err, &r) {
+		r = http1.RejectTruncated
+	}
+	h.p.o.Recorder.Rejected(r.Error())
+	x.closing = true
+	x.req.Framing = http1.NoBody // nothing more of it can be used
+	h.answerLocally(&failure{code: 400, flags: telemetry.FlagDPE, detail: r.Error(), body: r.Error()})
+	h.linger()
+	return false
+}
+
+// connect takes a pooled connection, unless fresh is set, or opens one.
+func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *failure) {
+	x := h.x
+	x.rec.Upstream = x.routed.endpoint.Addr()
+	if !fresh {
+		if up := x.routed.endpoint.Get(telemetry.Now()); up != nil {
+			return up, nil
+		}
+	}
+	up, err := x.routed.dial(ctx)
+	if err == nil {
+		return up, nil
+	}
+	x.rec.FailureReason = err.Error()
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, failTimedOut
+	}
+	return nil, failConnect
+}
+
+// arm sets the deadline of the route, if there is one, for reads of up.
+func (x *exchange) arm(up *upstream.Conn) {
+	if x.deadline > 0 {
+		_ = up.NetConn().SetReadDeadline(time.Now().Add(time.Duration(x.deadline - telemetry.Now()))) // fails only when closed
+	}
+}
+
+// use makes up the connection that the reaper may interrupt for h.
+func (h *http1Conn) use(up *upstream.Conn) {
+	h.watch.up.Store(up)
+	h.x.sentAt = telemetry.Now()
+	h.watch.set(phaseWait, h.x.sentAt)
+	h.x.arm(up)
+}
+
+// sendWhole sends a request that is complete in x.out: the fast path.
+func (h *http1Conn) sendWhole(ctx context.Context) bool {
+	x := h.x
+	for retry := false; ; retry = true {
+		up, failed := h.connect(ctx, retry)
+		if failed != nil {
+			return h.fail(failed)
+		}
+		h.use(up)
+		written, err := h.exchangeFirst(up)
+		if err == nil {
+			return h.respond(ctx, up, nil)
+		}
+		h.watch.up.Store(nil)
+		up.Discard()
+		x.answer.Release()
+		stale := up.Reused() && !retry && (written == 0 || x.repeatable)
+		if !stale || ownReason(err) {
+			return h.fail(h.failureOf(err))
+		}
+		h.p.o.Recorder.Retried("stale_connection")
+	}
+}
+
+// exchangeFirst writes x.out and waits for the first bytes of the answer.
+func (h *http1Conn) exchangeFirst(up *upstream.Conn) (written int, err error) {
+	x := h.x
+	for written < len(x.out) {
+		var n, got int
+		n, got, err = up.Exchange(x.out[written:], &x.answer)
+		written += n
+		if got > 0 {
+			return written, nil
+		}
+		if err = h.goOn(up, nil, err); err != nil {
+			return written, err
+		}
+	}
+	return written, h.await(up, nil)
+}
+
+// await reads once more from the upstream into x.answer.
+func (h *http1Conn) await(up *upstream.Conn, pump *bodyPump) error {
+	for {
+		n, err := up.Read(&h.x.answer, nil)
+		if n > 0 {
+			return nil
+		}
+		if err = h.goOn(up, pump, err); err != nil {
+			return err
+		}
+	}
+}
+
+// goOn looks at an error of a read from the upstream: nil means that the
+// goroutine was woken without a reason that holds, and can wait again.
+func (h *http1Conn) goOn(up *upstream.Conn, pump *bodyPump, err error) error {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	up.Resume() // before the reasons are looked at: a later one interrupts anew
+	x := h.x
+	switch {
+	case h.watch.forced.Load():
+		return errClientGone
+	case x.deadline > 0 && telemetry.Now() >= x.deadline:
+		return errTimedOut
+	}
+	switch verdict(h.watch.verdict.Load()) {
+	case verdictGone:
+		return errClientGone
+	case verdictSlow:
+		return errStalled
+	case verdictNone, verdictIdle, verdictDrained:
+	}
+	if pump != nil {
+		switch pumpState(pump.state.Load()) {
+		case pumpClientGone:
+			return errClientGone
+		case pumpRejected:
+			return pump.reject
+		case pumpRunning, pumpLast, pumpStopped:
+		}
+	}
+	x.arm(up)
+	return nil
+}
+
+// ownReason reports whether waiting ended for a reason other than the upstream.
+func ownReason(err error) bool {
+	return errors.Is(err, errClientGone) || errors.Is(err, errTimedOut) || errors.Is(err, errStalled)
+}
+
+// failureOf is the answer to a request whose upstream failed with err before
+// it answered; nil if there is nobody to answer.
+func (h *http1Conn) failureOf(err error) *failure {
+	var r http1.Reject
+	switch {
+	case errors.Is(err, errClientGone):
+		return nil
+	case errors.Is(err, errTimedOut), errors.Is(err, errStalled):
+		return failTimeout
+	case errors.As(err, &r):
+		h.x.rec.FailureReason = r.Error()
+		return failUpstream
+	}
+	return failReset
+}
+
+// fail ends a request that has no response from the upstream, and reports
+// whether the connection can serve another one.
+func (h *http1Conn) fail(f *failure) bool {
+	if f == nil {
+		h.abandon()
+		return false
+	}
+	h.answerLocally(f)
+	return h.finishLocal()
+}
+
+// abandon ends a request whose client has gone before it got a response.
+func (h *http1Conn) abandon() {
+	x := h.x
+	if !x.started {
+		x.rec.Code = 0
+	}
+	x.rec.Flags |= telemetry.FlagDC
+	x.rec.Detail = detailClientGone
+	x.closing, x.unfinished = true, true
+}
+
+// sendStreaming sends a request whose body is still arriving: a second
+// goroutine forwards it while this one waits for the response.
+func (h *http1Conn) sendStreaming(ctx context.Context) bool {
+	up, failed := h.connect(ctx, false)
+	if failed != nil {
+		return h.fail(failed)
+	}
+	h.use(up)
+	if n, err := up.Write(h.x.out); err != nil {
+		up.Discard()
+		if n > 0 || !up.Reused() {
+			return h.fail(failReset)
+		}
+		h.p.o.Recorder.Retried("stale_connection") // nothing of it was sent
+		if up, failed = h.connect(ctx, true); failed != nil {
+			return h.fail(failed)
+		}
+		h.use(up)
+		if _, err := up.Write(h.x.out); err != nil {
+			up.Discard()
+			return h.fail(failReset)
+		}
+	}
+	pump := &bodyPump{h: h, up: up, body: &h.x.reqBody, framing: h.x.req.Framing, done: make(chan struct{})}
+	go pump.run()
+	err := h.await(up, pump)
+	if err == nil {
+		return h.respond(ctx, up, pump)
+	}
+	h.watch.up.Store(nil)
+	up.Discard()
+	pump.stop()
+	return h.failStreaming(err, pump)
+}
+
+// failStreaming ends a request without a response whose body was on its way.
+func (h *http1Conn) failStreaming(err error, pump *bodyPump) bool {
+	h.x.rec.BytesReceived += pump.received
+	h.x.answer.Release()
+	if pumpState(pump.state.Load()) == pumpRejected {
+		return h.rejectBody(pump.reject)
+	}
+	return h.fail(h.failureOf(err))
+}
+
+// pumpState is how far a bodyPump has come.
+type pumpState uint32
+
+const (
+	pumpRunning    pumpState = iota
+	pumpLast                 // the last bytes are being written or were written
+	pumpClientGone           // the client ended before its body did
+	pumpRejected             // the body is malformed
+	pumpStopped              // the upstream takes no more, or it was told to stop
+)
+
+// bodyPump forwards a request body. While it runs it alone reads from the
+// client and writes to the upstream, and owns the connection's input buffer.
+type bodyPump struct {
+	h       *http1Conn
+	up      *upstream.Conn
+	body    *http1.Body
+	framing http1.Framing
+	state   atomic.Uint32
+	stopped atomic.Bool
+	done    chan struct{}
+
+	// To be read after done, or in the state that follows from them.
+	reject   http1.Reject
+	received uint64
+}
+
+func (b *bodyPump) run() {
+	defer close(b.done)
+	in := &b.h.in
+	in.Prefer(true)
+	defer in.Prefer(false)
+	for !b.body.Done() {
+		if in.Len() > 0 {
+			moved, ok := b.forward()
+			if !ok {
+				return
+			}
+			if moved {
+				continue
+			}
+			in.MakeRoom()
+		}
+		if _, err := b.h.down.Read(in, nil); err != nil {
+			if !b.woken(err) {
+				return
+			}
+		}
+		b.h.watch.since.Store(telemetry.Now())
+	}
+}
+
+// woken looks at an error of a read from the client; true means that reading
+// can go on.
+func (b *bodyPump) woken(err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		b.h.down.Resume()
+		v := verdict(b.h.watch.verdict.Load())
+		if b.stopped.Load() || v == verdictSlow || v == verdictGone {
+			b.state.Store(uint32(pumpStopped))
+			return false
+		}
+		return true
+	}
+	b.tell(pumpClientGone)
+	return false
+}
+
+// tell sets the state and wakes the goroutine that waits for the response.
+func (b *bodyPump) tell(s pumpState) {
+	b.state.Store(uint32(s))
+	b.up.Interrupt()
+}
+
+// forward sends what is in the input buffer. moved is false if that is not
+// enough to go on with, ok is false at the end of the pump.
+func (b *bodyPump) forward() (moved, ok bool) {
+	in := &b.h.in
+	from, to, used, err := b.body.Next(in.Bytes())
+	b.received += uint64(used)
+	if err != nil {
+		if !errors.As(err, &b.reject) {
+			b.reject = http1.RejectTruncated
+		}
+		b.tell(pumpRejected)
+		return false, false
+	}
+	if used == 0 {
+		return false, true
+	}
+	if b.body.Done() {
+		b.state.Store(uint32(pumpLast)) // before the write that may bring the response
+	}
+	if _, err := writeContent(&b.up.Stream, in, from, to, b.framing, b.body); err != nil {
+		b.state.Store(uint32(pumpStopped))
+		return false, false
+	}
+	in.Skip(used)
+	return true, true
+}
+
+// complete reports whether the whole body was handed to the upstream.
+func (b *bodyPump) complete() bool { return pumpState(b.state.Load()) == pumpLast }
+
+// stop ends the pump and waits for it. If it was not complete the upstream
+// connection must have been closed before.
+func (b *bodyPump) stop() {
+	b.stopped.Store(true)
+	b.h.down.Interrupt()
+	<-b.done
+	b.h.down.Resume()
+}
+
+// writeContent writes the bytes start … end of buf, and the end of the body if
+// it is done, in one write where possible. It returns how many bytes went out.
+func writeContent(to *upstream.Stream, buf *upstream.Buffer, start, end int, f http1.Framing, body *http1.Body) (int, error) {
+	if f != http1.Chunked {
+		if start == end {
+			return 0, nil
+		}
+		return to.Write(buf.Bytes()[start:end])
+	}
+	sent := 0
+	if start < end {
+		var line [http1.MaxChunkHeader]byte
+		tail := "\r\n"
+		last := body.Done() && len(body.Trailer) == 0
+		if last {
+			tail = "\r\n0\r\n\r\n"
+		}
+		n, err := to.Write(buf.Frame(start, end, http1.AppendChunkHeader(line[:0], end-start), tail))
+		if err != nil || last {
+			return n, err
+		}
+		sent = n
+	}
+	if !body.Done() {
+		return sent, nil
+	}
+	n, err := to.Write(http1.AppendLastChunk(make([]byte, 0, 64), body.Trailer))
+	return sent + n, err
+}
