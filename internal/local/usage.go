@@ -72,7 +72,7 @@ func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Us
 	// programs.
 	p0 := procs[ps.ProxyPID]
 	add(&proxy, ps.ProxyPID, p0.own)
-	byPID := map[int]int{} // pid inside the case to container
+	byPID := map[int]int{} // pid of a program to its container
 	var out []Usage
 	for _, c := range ps.Status.Containers {
 		if !c.Init {
@@ -87,10 +87,7 @@ func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Us
 		add(&proxy, agent, procs[agent].own)
 		out[0].CPUSeconds += float64(procs[agent].reaped) / ticksPerSecond
 		for _, top := range children[agent] {
-			i := 0
-			if len(out) > 1 {
-				i = byPID[innerPID(top)] // 0 if it is none of them
-			}
+			i := byPID[top] // 0 if it is none of them
 			for queue := []int{top}; len(queue) > 0; queue = queue[1:] {
 				pid := queue[0]
 				add(&out[i], pid, procs[pid].own+procs[pid].reaped)
@@ -206,26 +203,4 @@ func memory(pid int) uint64 {
 		}
 	}
 	return sum
-}
-
-// innerPID is the number of a process in its innermost pid namespace.
-func innerPID(pid int) int {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "NSpid:"); ok {
-			f := strings.Fields(rest)
-			if len(f) == 0 {
-				return 0
-			}
-			n, err := strconv.Atoi(f[len(f)-1])
-			if err != nil {
-				return 0
-			}
-			return n
-		}
-	}
-	return 0
 }

@@ -40,7 +40,7 @@ type Process interface {
 	Done() <-chan struct{}
 	// Wait blocks until Done and tells how the program ended.
 	Wait() Exit
-	// PID is the program's number inside the case.
+	// PID is the program's number on the host; 0 if it is not known.
 	PID() int
 }
 

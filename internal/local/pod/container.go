@@ -36,10 +36,10 @@ func newContainer(r *Runtime, spec *mesh.Container, isInit bool) *container {
 	if !isInit && len(r.o.Bootstrap.Set.InitContainers) > 0 {
 		c.status.Reason = ReasonInit
 	}
-	env, expand := environment(r.o.Env, r.o.Bootstrap, spec)
-	c.program = Program{Env: env, Dir: spec.Dir, NewSession: !r.o.Bootstrap.Foreground}
-	for _, a := range spec.Args {
-		c.program.Args = append(c.program.Args, expand(a))
+	b := r.o.Bootstrap
+	c.program = Program{
+		Args: expandAll(spec.Args, b), Env: environment(r.o.Env, b, spec),
+		Dir: spec.Dir, NewSession: !b.Foreground,
 	}
 	return c
 }
@@ -137,7 +137,7 @@ func (c *container) setTerminated(ok bool, last *LastExit) {
 // once runs the program to its end; asked says that Restart caused it.
 func (c *container) once(ctx context.Context, p Program) (last LastExit, asked bool) {
 	start := time.Now()
-	proc, err := c.r.o.Case.Start(p)
+	proc, err := c.r.place.Start(p)
 	if err != nil {
 		code := exitNotExecutable
 		if errors.Is(err, os.ErrNotExist) {
@@ -216,9 +216,10 @@ func (c *container) probe(ctx context.Context, start time.Time, sick chan<- erro
 	exec := Program{Env: c.program.Env, Dir: c.program.Dir}
 	watch := func(p *mesh.Probe, first verdict, changed func(verdict, error) bool) {
 		q := withDefaults(p)
+		q.Exec = expandAll(q.Exec, c.r.o.Bootstrap)
 		w := watcher{
 			probe: q, started: start, verdict: first, changed: changed,
-			ask: func(ctx context.Context) error { return ask(ctx, c.r.o.Case, &q, exec) },
+			ask: func(ctx context.Context) error { return ask(ctx, c.r.place, &q, exec) },
 		}
 		w.run(ctx)
 	}

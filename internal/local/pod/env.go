@@ -1,27 +1,19 @@
 package pod
 
 import (
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// environment is what a program of w sees: base (of the pod's own process),
+// environment is what a program of c sees: base (of the pod's own process),
 // HOSTNAME, then the container's variables in order. The last value of a name
 // wins, at the place of its first.
-//
-// The manifest cannot expand references to downward-API variables, since their
-// values exist only now: $(NAME) of such a name is expanded here, in values and
-// in args.
-func environment(base []string, b *Bootstrap, c *mesh.Container) (env []string, expand func(string) string) {
-	var pairs []string
-	for _, v := range c.Env {
-		if v.FieldPath != "" {
-			pairs = append(pairs, "$("+v.Name+")", downward(b, v.FieldPath))
-		}
-	}
-	expand = strings.NewReplacer(pairs...).Replace
-
+func environment(base []string, b *Bootstrap, c *mesh.Container) []string {
+	var env []string
 	at := map[string]int{}
 	set := func(name, value string) {
 		entry := name + "=" + value
@@ -42,18 +34,27 @@ func environment(base []string, b *Bootstrap, c *mesh.Container) (env []string, 
 	}
 	for _, v := range c.Env {
 		if v.FieldPath != "" {
-			set(v.Name, downward(b, v.FieldPath))
+			set(v.Name, b.Field(v.FieldPath))
 		} else {
-			set(v.Name, expand(v.Value))
+			set(v.Name, mesh.ExpandFields(v.Value, b.Field))
 		}
 	}
-	return env, expand
+	return env
 }
 
-// downward is the value of a field of the downward API, "" for an unknown one
-// (the manifest refuses those). The addresses are those inside the case, since
-// that is where the program can use them.
-func downward(b *Bootstrap, path string) string {
+// expandAll fills in the downward-API fields of each string.
+func expandAll(in []string, b *Bootstrap) []string {
+	out := make([]string, len(in))
+	for i, s := range in {
+		out[i] = mesh.ExpandFields(s, b.Field)
+	}
+	return out
+}
+
+// Field is the value of a field of the downward API, "" for an unknown one (the
+// manifest refuses those). The addresses are those inside the case, since that
+// is where the program can use them.
+func (b *Bootstrap) Field(path string) string {
 	w := &b.Workload
 	switch path {
 	case "metadata.name":
@@ -71,6 +72,12 @@ func downward(b *Bootstrap, path string) string {
 	case "status.hostIP", "status.hostIPs":
 		return "127.0.0.1"
 	}
+	switch path {
+	case "metadata.labels":
+		return fieldMap(w.Labels)
+	case "metadata.annotations":
+		return fieldMap(b.Set.Annotations)
+	}
 	if key, ok := subscript(path, "metadata.labels"); ok {
 		return w.Labels[key]
 	}
@@ -87,4 +94,14 @@ func subscript(path, field string) (key string, ok bool) {
 		return "", false
 	}
 	return strings.CutSuffix(rest, "']")
+}
+
+// fieldMap formats all labels or annotations as Kubernetes does in files: one
+// key="value" per line, sorted.
+func fieldMap(m map[string]string) string {
+	var b strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		b.WriteString(k + "=" + strconv.Quote(m[k]) + "\n")
+	}
+	return b.String()
 }

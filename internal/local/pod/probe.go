@@ -12,10 +12,6 @@ import (
 	"strconv"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -129,27 +125,6 @@ func askHTTP(ctx context.Context, c Case, p *mesh.HTTPProbe) error {
 	}
 	if resp.StatusCode < 200 || resp.StatusCode > 399 {
 		return fmt.Errorf("http probe of port %d: status %d", p.Port, resp.StatusCode)
-	}
-	return nil
-}
-
-func askGRPC(ctx context.Context, c Case, p *mesh.GRPCProbe) error {
-	conn, err := grpc.NewClient("passthrough:///localhost:"+strconv.Itoa(int(p.Port)),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithUserAgent(userAgent),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return c.Dial(ctx, p.Port)
-		}))
-	if err != nil {
-		return fmt.Errorf("grpc probe of port %d: %w", p.Port, err)
-	}
-	defer conn.Close()
-	resp, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: p.Service})
-	if err != nil {
-		return fmt.Errorf("grpc probe of port %d: %w", p.Port, err)
-	}
-	if resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
-		return fmt.Errorf("grpc probe of port %d: %s", p.Port, resp.GetStatus())
 	}
 	return nil
 }

@@ -34,9 +34,7 @@ type Hooks struct {
 // Options make a Runtime.
 type Options struct {
 	Bootstrap *Bootstrap // valid; not changed
-	Case      Case
-	Hooks     Hooks
-	Env       []string // of the pod's own process, the base of each program's
+	Env       []string   // of the pod's own process, the base of each program's
 	Log       *slog.Logger
 }
 
@@ -46,6 +44,10 @@ type Runtime struct {
 	stopNow chan struct{} // closed by Stop
 	once    sync.Once
 	end     chan struct{} // closed when programs are to be ended
+
+	// Set by Run before anything uses them.
+	place Case
+	hooks Hooks
 
 	mu          sync.Mutex // guards the rest
 	status      Status     // Containers is nil; they are in containers
@@ -79,10 +81,13 @@ func New(o Options) *Runtime {
 	return r
 }
 
-// Run starts the containers and returns when all have ended for good: by
+// Run starts the containers in the case c and returns when all have ended for good: by
 // themselves, after Stop, or, all killed at once, at the end of ctx. How it
 // went is in Status.
-func (r *Runtime) Run(ctx context.Context) {
+func (r *Runtime) Run(ctx context.Context, c Case, h Hooks) {
+	r.mu.Lock()
+	r.place, r.hooks = c, h
+	r.mu.Unlock()
 	ctx, cancel := context.WithCancel(ctx)
 	var stopper sync.WaitGroup
 	stopper.Go(func() { r.stopOnDemand(ctx) })
@@ -107,7 +112,10 @@ func (r *Runtime) Run(ctx context.Context) {
 	}
 	r.update(func() {
 		r.initialized = true
-		r.status.Phase, r.status.Reason = Running, ""
+		r.status.Phase, r.status.Message = Running, ""
+		if !r.status.Stopping {
+			r.status.Reason = ""
+		}
 	})
 	var wg sync.WaitGroup
 	ok := make([]bool, len(r.containers)-main)
@@ -143,9 +151,9 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	if serving {
 		sleep(ctx, EndpointPropagation)
 	}
-	if r.o.Hooks.Drain != nil {
+	if r.hooks.Drain != nil {
 		drain, cancel := context.WithTimeout(ctx, DrainTimeout)
-		r.o.Hooks.Drain(drain)
+		r.hooks.Drain(drain)
 		cancel()
 	}
 }
@@ -230,6 +238,9 @@ func (r *Runtime) Fail(reason, message string) {
 	r.update(func() { r.status.Phase, r.status.Reason, r.status.Message = Failed, reason, message })
 }
 
+// Stopping is closed when Stop was called.
+func (r *Runtime) Stopping() <-chan struct{} { return r.stopNow }
+
 // Waiting says what the pod waits for before Run.
 func (r *Runtime) Waiting(message string) {
 	r.update(func() { r.status.Message = message })
@@ -246,8 +257,8 @@ func (r *Runtime) update(change func()) {
 	}
 	if ready != r.ready {
 		r.ready = ready
-		if r.o.Hooks.Ready != nil {
-			r.o.Hooks.Ready(ready)
+		if r.hooks.Ready != nil {
+			r.hooks.Ready(ready)
 		}
 	}
 	close(r.changed)

@@ -76,7 +76,7 @@ type ContainerStatus struct {
 	State    State     `json:"state"`
 	Reason   string    `json:"reason,omitempty"`
 	Message  string    `json:"message,omitempty"`
-	PID      int       `json:"pid,omitempty"` // in the case's numbering; 0 unless running
+	PID      int       `json:"pid,omitempty"` // on the host; 0 unless running
 	Started  bool      `json:"started"`       // passed its startup probe
 	Ready    bool      `json:"ready"`
 	Restarts int       `json:"restarts"`
