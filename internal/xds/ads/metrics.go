@@ -1,0 +1,66 @@
+package ads
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+)
+
+// serverMetrics are the metrics of pushes under Istio's names
+// (pilot/pkg/xds/monitoring.go), which have no _total suffix.
+type serverMetrics struct {
+	registry    *prometheus.Registry
+	connected   *prometheus.GaugeVec
+	pushes      *prometheus.CounterVec
+	rejects     *prometheus.CounterVec
+	size        *prometheus.HistogramVec
+	convergence prometheus.Histogram
+	errors      prometheus.Counter
+	stuck       prometheus.Counter
+}
+
+func newServerMetrics() *serverMetrics {
+	m := &serverMetrics{
+		registry: prometheus.NewRegistry(),
+		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "pilot_xds", Help: "Proxies connected to the control plane.",
+		}, []string{"version"}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pilot_xds_pushes", Help: "Responses sent to proxies, by type.",
+		}, []string{"type"}),
+		rejects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pilot_total_xds_rejects", Help: "Responses that proxies refused, by type.",
+		}, []string{"type"}),
+		size: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "pilot_xds_config_size_bytes", Help: "Size of the responses sent to proxies.",
+			Buckets: []float64{1, 1e4, 1e6, 4e6, 1e7, 4e7},
+		}, []string{"type"}),
+		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pilot_proxy_convergence_time", Help: "Seconds from the publication of a change until a proxy has accepted it.",
+			Buckets: []float64{.1, .5, 1, 3, 5, 10, 20, 30},
+		}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "pilot_total_xds_internal_errors", Help: "Configurations that could not be encoded.",
+		}),
+		stuck: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "vitrine_xds_stuck_proxies_total", Help: "Proxies cut off because they left a response unanswered.",
+		}),
+	}
+	m.registry.MustRegister(m.connected, m.pushes, m.rejects, m.size, m.convergence, m.errors, m.stuck)
+	return m
+}
+
+func (m *serverMetrics) write(w io.Writer) error {
+	families, err := m.registry.Gather()
+	if err != nil {
+		return fmt.Errorf("gather xds metrics: %w", err)
+	}
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
+			return fmt.Errorf("write xds metrics: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package ads
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/xds"
+	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
+)
+
+// plan queues what the proxy lacks. A type whose last response is not answered
+// yet is left out: what it lacks is worked out from the newest configuration
+// when the answer comes, so nothing piles up. Clusters and endpoints are taken
+// away only after everything that may refer to them was told.
+func (p *proxy) plan() {
+	if p.node == "" {
+		return
+	}
+	if p.outdated {
+		p.refresh()
+	}
+	if p.resources == nil {
+		return
+	}
+	settled := true // no type before the removals is behind
+	for k, sub := range p.subs {
+		if sub == nil {
+			continue
+		}
+		if len(sub.waitFor) > 0 {
+			settled = false
+			continue
+		}
+		if !p.delta {
+			p.planWorld(sub)
+			continue
+		}
+		makeOnly := xds.Kind(k) == xds.CDS || xds.Kind(k) == xds.EDS
+		p.planDelta(sub, !makeOnly)
+	}
+	if p.delta && settled {
+		for _, k := range [...]xds.Kind{xds.EDS, xds.CDS} {
+			if sub := p.subs[k]; sub != nil {
+				p.planDelta(sub, true)
+			}
+		}
+	}
+	if p.owed() == 0 && !p.changedAt.IsZero() {
+		p.server.metrics.convergence.Observe(time.Since(p.changedAt).Seconds())
+		p.changedAt = time.Time{}
+	}
+	p.publish()
+}
+
+// refresh fetches the newest configuration.
+func (p *proxy) refresh() {
+	at := p.server.lastNotified()
+	resources, err := p.server.fetch(p.node)
+	p.outdated = false
+	if err != nil {
+		p.server.opts.Log.Debug("proxy has no configuration yet", "node", p.node, "error", err)
+		return
+	}
+	if version := resources.Fingerprint().String(); version != p.version || p.resources == nil {
+		p.resources, p.version = resources, version
+		if p.changedAt.IsZero() {
+			p.changedAt = at
+		}
+	}
+}
+
+// planDelta queues the difference between what the proxy has and what it
+// should have; resources that are gone only if removals is set.
+func (p *proxy) planDelta(sub *subscription, removals bool) {
+	want := sub.wanted(p.resources[sub.kind])
+	changed, removed := difference(sub.have, want)
+	var kept []xds.Resource
+	if !removals && len(removed) > 0 {
+		kept = sub.have
+		removed = nil
+	}
+	removed = append(removed, sub.missing(want)...)
+	if len(changed) == 0 && len(removed) == 0 && !sub.answer {
+		if kept == nil {
+			sub.have = want // equal, but newer memory
+		}
+		return
+	}
+	sub.answer, sub.asked = false, nil
+	sub.have = want
+	if kept != nil {
+		sub.have = union(kept, want)
+	}
+	for {
+		n, size := 0, 0
+		for n < len(changed) && (n == 0 || size+len(changed[n].Body) <= maxResponseBytes) {
+			size += len(changed[n].Body)
+			n++
+		}
+		m := &envoy.DeltaDiscoveryResponse{SystemVersionInfo: p.version, TypeURL: sub.kind.TypeURL(), Nonce: p.nonce()}
+		for _, r := range changed[:n] {
+			m.Resources = append(m.Resources, &envoy.Resource{
+				Name: r.Name, Version: r.Version, Resource: &envoy.Any{TypeURL: m.TypeURL, Value: r.Body},
+			})
+		}
+		if changed = changed[n:]; len(changed) == 0 {
+			m.RemovedResources = removed
+		}
+		p.send(sub, m, m.Nonce, p.version, size)
+		if len(changed) == 0 {
+			return
+		}
+	}
+}
+
+// missing lists the names that were just asked for and do not exist.
+func (sub *subscription) missing(want []xds.Resource) []string {
+	var out []string
+	for _, name := range sub.asked {
+		_, ok := slices.BinarySearchFunc(want, name, func(r xds.Resource, name string) int { return strings.Compare(r.Name, name) })
+		if !ok && sub.names[name] {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+// planWorld queues the full list of a type if it differs from the last one.
+func (p *proxy) planWorld(sub *subscription) {
+	want := sub.wanted(p.resources[sub.kind])
+	var f xds.Fingerprint
+	for i := range want {
+		f.Add(sub.kind, want[i].Name, want[i].Version)
+	}
+	version := f.String()
+	if version == sub.worldSent && !sub.answer {
+		return
+	}
+	m := &envoy.DiscoveryResponse{VersionInfo: version, TypeURL: sub.kind.TypeURL(), Nonce: p.nonce()}
+	size := 0
+	if sub.kind == xds.NDS {
+		table := xds.JoinNames(want)
+		m.Resources, size = []*envoy.Any{table}, len(table.Value)
+	} else {
+		for i := range want {
+			size += len(want[i].Body)
+			m.Resources = append(m.Resources, &envoy.Any{TypeURL: m.TypeURL, Value: want[i].Body})
+		}
+	}
+	sub.answer, sub.worldSent, sub.have = false, version, want
+	p.send(sub, m, m.Nonce, version, size)
+}
+
+func (p *proxy) send(sub *subscription, m envoy.Message, nonce, version string, size int) {
+	p.queue = append(p.queue, m)
+	sub.waitFor[nonce] = version
+	sub.status.Sent, sub.status.Nonce = version, nonce
+	p.server.metrics.pushes.WithLabelValues(sub.kind.String()).Inc()
+	p.server.metrics.size.WithLabelValues(sub.kind.String()).Observe(float64(size))
+}
+
+// difference compares two lists sorted by name.
+func difference(have, want []xds.Resource) (changed []xds.Resource, removed []string) {
+	if len(have) == len(want) && (len(have) == 0 || &have[0] == &want[0]) {
+		return nil, nil
+	}
+	for len(have) > 0 || len(want) > 0 {
+		switch {
+		case len(want) == 0 || (len(have) > 0 && have[0].Name < want[0].Name):
+			removed = append(removed, have[0].Name)
+			have = have[1:]
+		case len(have) == 0 || want[0].Name < have[0].Name:
+			changed = append(changed, want[0])
+			want = want[1:]
+		default:
+			if have[0].Version != want[0].Version {
+				changed = append(changed, want[0])
+			}
+			have, want = have[1:], want[1:]
+		}
+	}
+	return changed, removed
+}
+
+// union is want and those of have that want lacks, sorted by name.
+func union(have, want []xds.Resource) []xds.Resource {
+	out := make([]xds.Resource, 0, len(have))
+	for len(have) > 0 || len(want) > 0 {
+		switch {
+		case len(want) == 0 || (len(have) > 0 && have[0].Name < want[0].Name):
+			out = append(out, have[0])
+			have = have[1:]
+		case len(have) == 0 || want[0].Name < have[0].Name:
+			out = append(out, want[0])
+			want = want[1:]
+		default:
+			out = append(out, want[0])
+			have, want = have[1:], want[1:]
+		}
+	}
+	return out
+}

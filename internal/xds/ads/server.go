@@ -1,0 +1,202 @@
+package ads
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/mem"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/xds"
+	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
+)
+
+const (
+	defaultStuckAfter = 60 * time.Second
+	// maxRequestBytes bounds a request; the largest names every resource that
+	// a proxy has after a reconnection.
+	maxRequestBytes = 64 << 20
+	// minPing is how often a client may ask whether the server is still there.
+	minPing = 5 * time.Second
+)
+
+// ServerOptions configure a Server.
+type ServerOptions struct {
+	// Config computes the configuration of the proxy with the given node id
+	// from the newest Snapshot. An error means that it has none yet: the proxy
+	// stays connected and is asked for again after Notify. It is called from
+	// several goroutines at once, and its result is never changed.
+	Config func(nodeID string) (*mesh.NodeConfig, error)
+	// StuckAfter is how long a proxy may leave a response unanswered; 0 means 60 s.
+	StuckAfter time.Duration
+	// Version is the version label of pilot_xds; "" means unknown.
+	Version string
+	Log     *slog.Logger // required
+}
+
+// Server serves ADS to any number of proxies.
+type Server struct {
+	opts    ServerOptions  // read-only
+	encoder *xds.Encoder   // read-only
+	metrics *serverMetrics // read-only
+
+	mu       sync.Mutex
+	proxies  map[*proxy]struct{} // guarded by mu
+	notified time.Time           // of the last Notify; guarded by mu
+}
+
+// NewServer makes a Server; Serve starts it.
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.Config == nil || o.Log == nil {
+		return nil, errors.New("ads server needs a source of configuration and a logger")
+	}
+	if o.StuckAfter == 0 {
+		o.StuckAfter = defaultStuckAfter
+	}
+	if o.Version == "" {
+		o.Version = mesh.Unknown
+	}
+	return &Server{
+		opts: o, encoder: xds.NewEncoder(), metrics: newServerMetrics(), proxies: map[*proxy]struct{}{}, notified: time.Now(),
+	}, nil
+}
+
+// Serve accepts proxies on ln until ctx ends, then closes ln and all streams
+// and returns nil.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	server := grpc.NewServer(
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.MaxRecvMsgSize(maxRequestBytes),
+		grpc.WaitForHandlers(true),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+	)
+	server.RegisterService(&grpc.ServiceDesc{
+		ServiceName: envoy.ADSService,
+		HandlerType: (*any)(nil),
+		Streams: []grpc.StreamDesc{
+			{StreamName: envoy.MethodDelta, Handler: s.serveDelta, ServerStreams: true, ClientStreams: true},
+			{StreamName: envoy.MethodStream, Handler: s.serveWorld, ServerStreams: true, ClientStreams: true},
+		},
+	}, s)
+	stop := context.AfterFunc(ctx, server.Stop)
+	defer server.Stop()
+	defer stop()
+	if err := server.Serve(ln); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve ads on %v: %w", ln.Addr(), err)
+	}
+	return nil
+}
+
+// Notify tells the server that a newer Snapshot exists. It never blocks.
+func (s *Server) Notify() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.notified = time.Now()
+	for p := range s.proxies {
+		p.poke()
+	}
+}
+
+func (s *Server) lastNotified() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.notified
+}
+
+func (s *Server) add(p *proxy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.proxies[p] = struct{}{}
+}
+
+func (s *Server) remove(p *proxy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.proxies, p)
+}
+
+// ProxyStatus is what the server knows of one connected proxy.
+type ProxyStatus struct {
+	Node      string       // node id; "" before its first request
+	Connected time.Time    // since when
+	Delta     bool         // incremental protocol
+	Types     []TypeStatus // what it subscribed to, in the order of pushes
+}
+
+// TypeStatus is the state of one resource type of a proxy.
+type TypeStatus struct {
+	Kind      xds.Kind
+	Sent      string    // version last sent
+	Acked     string    // version last accepted
+	Nonce     string    // of the last response
+	LastError string    // what the proxy said when it refused a response; "" after the next accepted one
+	ErrorAt   time.Time // zero without LastError
+	Resources int       // how many were sent to the proxy and not removed since
+}
+
+// InSync reports whether the proxy accepted all that was sent.
+func (t *TypeStatus) InSync() bool { return t.Sent == t.Acked && t.LastError == "" }
+
+// Status lists the connected proxies, sorted by node id.
+func (s *Server) Status() []ProxyStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]ProxyStatus, 0, len(s.proxies))
+	for p := range s.proxies {
+		out = append(out, p.report())
+	}
+	slices.SortFunc(out, func(a, b ProxyStatus) int {
+		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Connected.Compare(b.Connected))
+	})
+	return out
+}
+
+// WriteMetrics writes the server's metrics in the Prometheus text format.
+func (s *Server) WriteMetrics(w io.Writer) error {
+	s.mu.Lock()
+	connected := len(s.proxies)
+	s.mu.Unlock()
+	s.metrics.connected.WithLabelValues(s.opts.Version).Set(float64(connected))
+	return s.metrics.write(w)
+}
+
+// codec lets grpc carry the messages of package envoy.
+type codec struct{}
+
+var _ encoding.CodecV2 = codec{}
+
+// Name is the content subtype; the bytes are protobuf's.
+func (codec) Name() string { return "proto" }
+
+// Marshal implements encoding.CodecV2.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	m, ok := v.(envoy.Message)
+	if !ok {
+		return nil, fmt.Errorf("cannot send a %T", v)
+	}
+	b, err := envoy.Marshal(m)
+	if err != nil {
+		return nil, err
+	}
+	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(envoy.Message)
+	if !ok {
+		return fmt.Errorf("cannot receive a %T", v)
+	}
+	return envoy.Unmarshal(data.Materialize(), m)
+}

@@ -1,0 +1,167 @@
+package ads
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/vitrine-mesh/vitrine/internal/xds"
+	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
+)
+
+// request is one request of either protocol.
+type request struct {
+	node    *envoy.Node
+	typeURL string
+	nonce   string // of the response that this answers; "" for none
+	refusal *envoy.Status
+
+	// Incremental only.
+	subscribe, unsubscribe []string
+	initial                map[string]string
+
+	// State of the world only: the complete list of names.
+	names []string
+}
+
+func (s *Server) serveDelta(_ any, stream grpc.ServerStream) error {
+	return s.serve(stream, true, func() (*request, error) {
+		m := &envoy.DeltaDiscoveryRequest{}
+		err := stream.RecvMsg(m)
+		return &request{
+			node: m.Node, typeURL: m.TypeURL, nonce: m.ResponseNonce, refusal: m.ErrorDetail,
+			subscribe: m.Subscribe, unsubscribe: m.Unsubscribe, initial: m.InitialResourceVersions,
+		}, err
+	})
+}
+
+func (s *Server) serveWorld(_ any, stream grpc.ServerStream) error {
+	return s.serve(stream, false, func() (*request, error) {
+		m := &envoy.DiscoveryRequest{}
+		err := stream.RecvMsg(m)
+		return &request{
+			node: m.Node, typeURL: m.TypeURL, nonce: m.ResponseNonce, refusal: m.ErrorDetail, names: m.ResourceNames,
+		}, err
+	})
+}
+
+// serve handles one stream: a goroutine that reads, one that writes, and this
+// one, which decides and never blocks on the proxy. When serve returns, grpc
+// ends the stream, and with it the other two.
+func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*request, error)) error {
+	ctx := stream.Context()
+	p := newProxy(s, delta)
+	s.add(p)
+	defer s.remove(p)
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	requests, readEnd := read(ctx, receive)
+	out := make(chan envoy.Message)
+	defer close(out)
+	written := write(stream, out)
+
+	progress := time.Now()
+	stuck := time.NewTicker(s.opts.StuckAfter / 4)
+	defer stuck.Stop()
+	for {
+		var next envoy.Message
+		var ready chan<- envoy.Message
+		if len(p.queue) > 0 && !p.writing {
+			next, ready = p.queue[0], out
+		}
+		select {
+		case r := <-requests:
+			progress = time.Now()
+			if err := p.handle(r); err != nil {
+				return err
+			}
+		case <-p.wake:
+			p.outdated = true
+		case ready <- next:
+			p.queue[0] = nil
+			p.queue, p.writing = p.queue[1:], true
+			continue
+		case err := <-written:
+			if err != nil {
+				return err
+			}
+			p.writing, progress = false, time.Now()
+		case err := <-readEnd:
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		case <-stuck.C:
+			if p.owed() == 0 {
+				progress = time.Now()
+			}
+			if since := time.Since(progress); since >= s.opts.StuckAfter {
+				s.metrics.stuck.Inc()
+				s.opts.Log.Warn("proxy does not answer, its stream is closed", "node", p.node, "waited", since)
+				return status.Error(codes.DeadlineExceeded, "no answer to a response")
+			}
+			continue
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		p.plan()
+	}
+}
+
+// read receives requests until the stream ends; the reason comes last.
+func read(ctx context.Context, receive func() (*request, error)) (<-chan *request, <-chan error) {
+	requests := make(chan *request)
+	end := make(chan error, 1)
+	go func() {
+		for {
+			r, err := receive()
+			if err != nil {
+				end <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return requests, end
+}
+
+// write sends what comes from out and reports each result, until out is closed
+// or a message could not be sent.
+func write(stream grpc.ServerStream, out <-chan envoy.Message) <-chan error {
+	written := make(chan error, 1)
+	go func() {
+		for m := range out {
+			err := stream.SendMsg(m)
+			written <- err
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return written
+}
+
+// fetch computes the proxy's resources from the newest configuration.
+func (s *Server) fetch(node string) (*xds.Resources, error) {
+	cfg, err := s.opts.Config(node)
+	if err != nil {
+		return nil, err
+	}
+	resources, err := s.encoder.Encode(cfg)
+	if err != nil {
+		s.metrics.errors.Inc()
+		return nil, fmt.Errorf("encode configuration of %s: %w", node, err)
+	}
+	return resources, nil
+}

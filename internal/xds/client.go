@@ -1,0 +1,401 @@
+package xds
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
+)
+
+const (
+	defaultMaxBackoff = 5 * time.Second
+	firstBackoff      = 50 * time.Millisecond
+	// settleAfter is how long the client waits for more after a response of a
+	// control plane that does not say what its whole configuration is;
+	// settleAtMost bounds that wait.
+	settleAfter  = 20 * time.Millisecond
+	settleAtMost = 500 * time.Millisecond
+	// lastGoodAfter is how long a starting client waits for a control plane
+	// that can be reached before it falls back on the last good configuration.
+	lastGoodAfter = 500 * time.Millisecond
+	// saveAfter gathers changes before they are written to the last good file.
+	saveAfter = time.Second
+)
+
+// ClientOptions configure a Client.
+type ClientOptions struct {
+	Target   string            // path of the control plane's Unix socket; required
+	NodeID   string            // mesh.Workload.NodeID of this proxy; required
+	Metadata map[string]string // sent along with the node id
+	// LastGood is the file that keeps the last configuration that was applied,
+	// for a start while the control plane is down; "" keeps none.
+	LastGood string
+	// MaxBackoff bounds the pause between two attempts to connect, jitter
+	// included; 0 means 5 s.
+	MaxBackoff time.Duration
+	Log        *slog.Logger // required
+}
+
+// ClientStatus is what a Client reports of itself.
+type ClientStatus struct {
+	Connected   bool      // a stream to the control plane is open and answered
+	Version     string    // of the configuration in force; "" if there is none yet
+	LastApplied time.Time // when it was applied; zero if there is none yet
+	LastError   string    // why the last update was refused or the last connection lost; "" if all is well
+}
+
+// Client keeps one proxy's configuration up to date.
+type Client struct {
+	opts ClientOptions // read-only
+
+	mu     sync.Mutex
+	status ClientStatus // guarded by mu
+
+	// Only touched by Run.
+	store    *store
+	apply    func(*mesh.NodeConfig) error
+	good     *mesh.NodeConfig // in force; nil if none is
+	tried    bool             // the last good configuration was tried
+	unsaved  bool             // good is newer than the last good file
+	failing  bool             // the last attempt to connect failed
+	savedSum [sha256.Size]byte
+}
+
+// NewClient makes a Client; Run starts it.
+func NewClient(o ClientOptions) (*Client, error) {
+	if o.Target == "" || o.NodeID == "" || o.Log == nil {
+		return nil, errors.New("xds client needs a target, a node id and a logger")
+	}
+	if o.MaxBackoff == 0 {
+		o.MaxBackoff = defaultMaxBackoff
+	}
+	return &Client{opts: o, store: newStore()}, nil
+}
+
+// Status reports the state of the client.
+func (c *Client) Status() ClientStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.status
+}
+
+func (c *Client) note(change func(s *ClientStatus)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(&c.status)
+}
+
+// Run receives configuration until ctx ends, and then returns nil. It calls
+// apply, never twice at once, with each new NodeConfig: once for all resources
+// that arrive together. An error of apply refuses the update: the control plane
+// is told, and the configuration before it stays in force. Lists that did not
+// change since the last call are the same memory as then.
+func (c *Client) Run(ctx context.Context, apply func(*mesh.NodeConfig) error) error {
+	c.apply = apply
+	c.load()
+	pause := firstBackoff
+	for ctx.Err() == nil {
+		useful, err := c.session(ctx)
+		c.store.rollback()
+		if ctx.Err() != nil {
+			break
+		}
+		c.note(func(s *ClientStatus) { s.Connected, s.LastError = false, err.Error() })
+		c.fallBack()
+		if useful {
+			pause = firstBackoff
+		}
+		if useful || !c.failing {
+			c.opts.Log.Warn("no connection to the control plane, going on with the last configuration", "error", err)
+		}
+		c.failing = !useful
+		c.wait(ctx, pause/2+rand.N(pause/2+1))
+		pause = min(pause*2, c.opts.MaxBackoff)
+	}
+	c.note(func(s *ClientStatus) { s.Connected = false })
+	c.save()
+	return nil
+}
+
+// wait pauses and saves what is to be saved.
+func (c *Client) wait(ctx context.Context, pause time.Duration) {
+	c.save()
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// load reads the last good configuration; it is not in force yet.
+func (c *Client) load() {
+	if c.opts.LastGood == "" {
+		c.tried = true
+		return
+	}
+	s, sum, err := loadLastGood(c.opts.LastGood)
+	if err != nil {
+		c.opts.Log.Error("last configuration cannot be used", "error", err)
+	}
+	if s == nil {
+		c.tried = true
+		return
+	}
+	s.commit()
+	c.store, c.savedSum = s, sum
+}
+
+// fallBack puts the last good configuration in force if there is no other.
+func (c *Client) fallBack() {
+	if c.tried {
+		return
+	}
+	c.tried = true
+	if c.good != nil {
+		return
+	}
+	cfg := c.store.config()
+	if err := c.apply(cfg); err != nil {
+		c.opts.Log.Error("last configuration is refused", "error", err)
+		c.store = newStore()
+		return
+	}
+	c.opts.Log.Info("control plane cannot be reached, starting with the last configuration")
+	c.inForce(cfg)
+}
+
+func (c *Client) inForce(cfg *mesh.NodeConfig) {
+	c.good = cfg
+	c.store.commit()
+	version := c.store.seen.String()
+	c.note(func(s *ClientStatus) { s.Version, s.LastApplied = version, time.Now() })
+}
+
+// save writes the last good file if the configuration changed.
+func (c *Client) save() {
+	if !c.unsaved || c.opts.LastGood == "" {
+		return
+	}
+	c.unsaved = false
+	sum, err := saveLastGood(c.opts.LastGood, c.good, c.store.committed, c.savedSum)
+	if err != nil {
+		c.opts.Log.Warn("last configuration is not saved", "error", err)
+		return
+	}
+	c.savedSum = sum
+}
+
+// session is one stream to the control plane. useful tells that it answered.
+func (c *Client) session(ctx context.Context) (useful bool, err error) {
+	stream, err := dial(ctx, c.opts.Target, "/"+envoy.ADSService+"/"+envoy.MethodDelta)
+	if err != nil {
+		return false, err
+	}
+	stop := context.AfterFunc(ctx, stream.close)
+	defer stop()
+	defer stream.close()
+	incoming := make(chan *envoy.DeltaDiscoveryResponse)
+	quit := make(chan struct{})
+	var readErr error
+	var reader sync.WaitGroup
+	reader.Go(func() {
+		defer close(incoming)
+		for {
+			m := &envoy.DeltaDiscoveryResponse{}
+			if readErr = stream.receive(m); readErr != nil {
+				return
+			}
+			select {
+			case incoming <- m:
+			case <-quit:
+				return
+			}
+		}
+	})
+	s := &session{client: c, stream: stream}
+	err = s.run(incoming)
+	close(quit)
+	stream.close()
+	reader.Wait()
+	if err == nil {
+		err = readErr
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("control plane ended the stream")
+	}
+	return s.answered, err
+}
+
+// subscribe asks for everything of every Kind, and says what is there already.
+func (c *Client) subscribe(stream *rpc) error {
+	node := &envoy.Node{ID: c.opts.NodeID, Metadata: &envoy.Struct{Fields: map[string]*envoy.Value{}}}
+	for name, value := range c.opts.Metadata {
+		node.Metadata.Fields[name] = envoy.StringValue(value)
+	}
+	for k := range Kinds {
+		err := stream.send(&envoy.DeltaDiscoveryRequest{
+			Node: node, TypeURL: k.TypeURL(), InitialResourceVersions: c.store.versions(k),
+		})
+		if err != nil {
+			return err
+		}
+		node = nil // the first request of a stream names the node
+	}
+	return nil
+}
+
+// session is the state of one stream.
+type session struct {
+	client   *Client
+	stream   *rpc
+	answered bool
+	pending  []reply // responses that are not answered yet
+	since    time.Time
+}
+
+// reply is the answer owed to one response.
+type reply struct {
+	typeURL string
+	nonce   string
+	err     error // why it is refused
+}
+
+// run handles responses until the stream ends. An error is one of ours; nil
+// means that reading failed.
+func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
+	c := s.client
+	if err := c.subscribe(s.stream); err != nil {
+		return err
+	}
+	settle, late, save := stopped(), stopped(), stopped()
+	defer settle.Stop()
+	defer late.Stop()
+	defer save.Stop()
+	late.Reset(lastGoodAfter)
+	for {
+		select {
+		case m, ok := <-incoming:
+			if !ok {
+				return nil
+			}
+			if complete := s.take(m); !complete {
+				settle.Reset(min(settleAfter, max(0, settleAtMost-time.Since(s.since))))
+				continue
+			}
+			settle.Stop()
+		case <-settle.C:
+		case <-late.C:
+			c.fallBack()
+			continue
+		case <-save.C:
+			c.save()
+			continue
+		}
+		late.Stop()
+		if err := s.settle(); err != nil {
+			return err
+		}
+		if c.unsaved {
+			save.Reset(saveAfter)
+		}
+	}
+}
+
+func stopped() *time.Timer {
+	t := time.NewTimer(time.Hour)
+	t.Stop()
+	return t
+}
+
+// take stores the resources of a response. It reports whether everything that
+// the control plane has for this proxy is now there.
+func (s *session) take(m *envoy.DeltaDiscoveryResponse) (complete bool) {
+	store := s.client.store
+	if !s.answered {
+		s.answered = true
+		s.client.note(func(st *ClientStatus) { st.Connected = true })
+	}
+	if len(s.pending) == 0 {
+		s.since = time.Now()
+	}
+	r := reply{typeURL: m.TypeURL, nonce: m.Nonce}
+	k, ok := KindOf(m.TypeURL)
+	if !ok {
+		r.err = fmt.Errorf("resource type %q is not supported", m.TypeURL)
+	} else {
+		var errs []error
+		for _, res := range m.Resources {
+			if res.Resource == nil || res.Resource.TypeURL != m.TypeURL {
+				errs = append(errs, fmt.Errorf("%v %q: content is missing or of another type", k, res.Name))
+				continue
+			}
+			errs = append(errs, store.put(k, res.Name, res.Version, res.Resource.Value))
+		}
+		for _, name := range m.RemovedResources {
+			store.remove(k, name)
+		}
+		r.err = errors.Join(errs...)
+	}
+	s.pending = append(s.pending, r)
+	return m.SystemVersionInfo != "" && m.SystemVersionInfo == store.seen.String()
+}
+
+// settle puts what arrived in force and answers all responses.
+func (s *session) settle() error {
+	c := s.client
+	var refused error
+	if c.store.dirty() || c.good == nil {
+		cfg := c.store.config()
+		if refused = c.apply(cfg); refused == nil {
+			c.inForce(cfg)
+			c.unsaved = true
+		}
+	} else {
+		c.store.commit()
+	}
+	c.tried = true
+	var last error
+	for _, r := range s.pending {
+		err := errors.Join(r.err, refused)
+		m := &envoy.DeltaDiscoveryRequest{TypeURL: r.typeURL, ResponseNonce: r.nonce}
+		if err != nil {
+			last = err
+			m.ErrorDetail = &envoy.Status{Code: invalidArgument, Message: cut(err.Error())}
+		}
+		if err := s.stream.send(m); err != nil {
+			return err
+		}
+	}
+	s.pending = nil
+	if last != nil {
+		c.opts.Log.Error("configuration is refused, going on with the one before", "error", last)
+	}
+	c.note(func(st *ClientStatus) {
+		st.LastError = ""
+		if last != nil {
+			st.LastError = last.Error()
+		}
+	})
+	return nil
+}
+
+// invalidArgument is the gRPC code of a refused configuration.
+const invalidArgument = 3
+
+// cut bounds an error text that goes to the control plane.
+func cut(s string) string {
+	const limit = 4096
+	if len(s) <= limit {
+		return s
+	}
+	return s[:limit] + " …"
+}
