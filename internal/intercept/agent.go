@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"sync"
@@ -29,6 +30,13 @@ func RunAgent(ctx context.Context) int {
 	if os.Getpid() != 1 {
 		fmt.Fprintln(os.Stderr, "vitrine-proxy agent is started by vitrine-proxy itself, not by hand")
 		return 2
+	}
+	// Programs get the three descriptors that they are given, not what P0's
+	// caller happened to leave open.
+	if err := unix.CloseRange(controlFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		for fd := controlFD; fd < 1024; fd++ { // before Linux 5.11
+			unix.CloseOnExec(fd)
+		}
 	}
 	ch, err := newChannel(controlFD)
 	if err != nil {
@@ -213,12 +221,11 @@ func (a *agent) start(p *packet) {
 		pid, pidfd, err = a.spawn.start(&req, p.fds)
 	}
 	if err != nil {
-		answer.b = 126
 		var se *StartError
-		if errors.As(err, &se) {
-			answer.b = int32(se.Code)
+		if !errors.As(err, &se) {
+			se = &StartError{Code: 126, Reason: err.Error()}
 		}
-		answer.body = []byte(reason(err))
+		answer.a, answer.b, answer.body = int32(se.Errno), int32(se.Code), []byte(se.Reason)
 		_ = a.ch.send(&answer)
 		return
 	}
@@ -229,14 +236,6 @@ func (a *agent) start(p *packet) {
 	}
 	_ = a.ch.send(&answer)
 	answer.closeFDs()
-}
-
-func reason(err error) string {
-	var se *StartError
-	if errors.As(err, &se) {
-		return se.Reason
-	}
-	return err.Error()
 }
 
 // reap collects every child that ended, programs and orphans alike, and reports

@@ -30,6 +30,7 @@ type Config struct {
 	// exist, and are never asked for on the host.
 	Search []string
 	Files  []File // files that exist only inside the case
+	Dirs   []Dir  // empty directories that exist only inside the case
 	// Executable is started with the argument "agent"; "" means this program.
 	Executable string
 	Log        *slog.Logger // nil discards
@@ -55,11 +56,16 @@ func (cfg *Config) validate() error {
 	}
 	for i := range cfg.Files {
 		f := &cfg.Files[i]
-		if !filepath.IsAbs(f.Path) || filepath.Clean(f.Path) != f.Path || f.Path == "/" {
+		if !cleanPath(f.Path) {
 			return fmt.Errorf("file path %q is not absolute and clean", f.Path)
 		}
-		if m := f.Mount; m != "" && (!filepath.IsAbs(m) || filepath.Clean(m) != m || m == "/") {
-			return fmt.Errorf("mount path %q is not absolute and clean", m)
+		if m := f.Mount; m != "" && (!cleanPath(m) || !strings.HasPrefix(f.Path, m+"/")) {
+			return fmt.Errorf("mount path %q of %s is not a clean path above it", m, f.Path)
+		}
+	}
+	for _, d := range cfg.Dirs {
+		if !cleanPath(d.Path) {
+			return fmt.Errorf("directory path %q is not absolute and clean", d.Path)
 		}
 	}
 	if cfg.Log == nil {
@@ -75,6 +81,10 @@ func (cfg *Config) validate() error {
 		cfg.UDPIdle = 60 * time.Second
 	}
 	return nil
+}
+
+func cleanPath(p string) bool {
+	return filepath.IsAbs(p) && filepath.Clean(p) == p && p != "/" && strings.IndexByte(p, 0) < 0
 }
 
 // Case is a running glass case.
@@ -214,8 +224,8 @@ func (c *Case) handshake() error {
 	}
 	err = c.ch.sendJSON(packet{kind: kindSetup}, setupRequest{
 		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6,
-		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files,
-		UID: os.Geteuid(), GID: os.Getegid(), Rootless: rootless(),
+		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files, Dirs: c.cfg.Dirs,
+		UID: os.Geteuid(), GID: os.Getegid(),
 	})
 	if err != nil {
 		return newSetupError(stepHandshake, err)

@@ -28,20 +28,30 @@ func (e *SetupError) Error() string {
 func (e *SetupError) Unwrap() error { return e.Err }
 
 // StartError says why a program could not be started. Code is the exit code that
-// a shell would give: 127 if the program does not exist, else 126.
+// a shell would give: 127 if the program does not exist, else 126. It wraps the
+// error number, so os.ErrNotExist and os.ErrPermission can be asked for.
 type StartError struct {
 	Program string
 	Code    int
 	Reason  string
+	Errno   syscall.Errno // 0 if unknown
 }
 
 // Error names the program and the reason.
 func (e *StartError) Error() string { return "start " + e.Program + ": " + e.Reason }
 
+// Unwrap returns the error number.
+func (e *StartError) Unwrap() error {
+	if e.Errno == 0 {
+		return nil
+	}
+	return e.Errno
+}
+
 // errCaseGone is returned when P1 has ended.
 var errCaseGone = errors.New("the case is gone: its agent has ended")
 
-// remote is an error that happened in P1.
+// remoteError is an error that happened in P1.
 type remoteError struct {
 	text  string
 	errno syscall.Errno

@@ -16,8 +16,8 @@ type setupRequest struct {
 	ResolvConf []byte // content of the case's /etc/resolv.conf
 	Hosts      []byte // content of the case's /etc/hosts
 	Files      []File
+	Dirs       []Dir
 	UID, GID   int  // owner of the files
-	Rootless   bool // the case has its own user namespace
 }
 
 // setupReply comes with the listeners' descriptors, in the order of listenerKinds.

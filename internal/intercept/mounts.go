@@ -24,6 +24,12 @@ type File struct {
 	Mount string
 }
 
+// Dir is a writable directory that is empty when the case begins and ends with it.
+type Dir struct {
+	Path   string // absolute and clean
+	Volume string // Dirs with the same name are one directory at several paths
+}
+
 // mounter changes the mount namespace of the case. Nothing it does is seen
 // outside.
 //
@@ -61,6 +67,7 @@ func setupMounts(req *setupRequest) (notes []string, err error) {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		notes = append(notes, "programs see the host's /proc: mounting a new one was refused: "+err.Error())
 	}
+	defer unix.Umask(unix.Umask(0)) // modes are meant as they are written
 	m := &mounter{uid: req.UID, gid: req.GID}
 	if err := m.open(); err != nil {
 		return notes, err
@@ -83,7 +90,33 @@ func (m *mounter) mountAll(req *setupRequest) (notes []string, err error) {
 	if err := m.put("/etc/hosts", req.Hosts, 0o644); err != nil {
 		notes = append(notes, "no entry for the own name: "+err.Error())
 	}
+	if err := m.mountDirs(req.Dirs); err != nil {
+		return notes, err
+	}
 	return notes, m.mountFiles(req.Files)
+}
+
+// mountDirs mounts the empty directories.
+func (m *mounter) mountDirs(dirs []Dir) error {
+	volumes := map[string]string{}
+	for _, d := range dirs {
+		staged, ok := volumes[d.Volume]
+		if !ok {
+			var err error
+			if staged, err = m.newDir(0o777); err != nil {
+				return err
+			}
+			volumes[d.Volume] = staged
+		}
+		real, err := m.ensure(d.Path, true)
+		if err != nil {
+			return fmt.Errorf("make %s: %w", d.Path, err)
+		}
+		if err := bind(staged, real, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // open mounts the stage.
@@ -156,14 +189,7 @@ func (m *mounter) mountFiles(files []File) error {
 			dirs[f.Mount] = staged
 			order = append(order, f.Mount)
 		}
-		if f.Path == f.Mount {
-			continue // an empty volume
-		}
-		rel, err := filepath.Rel(f.Mount, f.Path)
-		if err != nil || strings.HasPrefix(rel, "..") {
-			return fmt.Errorf("file %s is not below its mount %s", f.Path, f.Mount)
-		}
-		at := filepath.Join(staged, rel)
+		at := staged + strings.TrimPrefix(f.Path, f.Mount) // validated by P0
 		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 			return err
 		}
@@ -335,7 +361,7 @@ func (m *mounter) mkdir(path string, mode fs.FileMode) error {
 	if err := os.Mkdir(path, mode.Perm()); err != nil {
 		return err
 	}
-	return os.Chmod(path, mode) // against the umask
+	return os.Chmod(path, mode) // mkdir(2) drops the sticky bit
 }
 
 func (m *mounter) write(path string, data []byte, mode fs.FileMode) error {

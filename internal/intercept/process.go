@@ -121,7 +121,7 @@ func (c *Case) Start(p Program) (*Process, error) {
 // started enters a new process.
 func (c *Case) started(name string, answer *packet) (*Process, error) {
 	if answer.b != 0 {
-		return nil, &StartError{Program: name, Code: int(answer.b), Reason: string(answer.body)}
+		return nil, &StartError{Program: name, Code: int(answer.b), Reason: string(answer.body), Errno: syscall.Errno(answer.a)}
 	}
 	pidfd, err := answer.takeFD(0)
 	if err != nil {

@@ -11,6 +11,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/miekg/dns"
 )
 
 // play runs this test binary as a program in a case. Roles print one line when
@@ -65,6 +67,24 @@ func play(role string, args []string) error {
 				return err
 			}
 			fmt.Fprintln(os.Stdout, name, strings.Join(addrs, " "))
+		}
+		return nil
+	case "dig": // dig NETWORK SERVER "NAME TYPE"...
+		client := dns.Client{Net: args[0]}
+		for _, arg := range args[2:] {
+			name, typ, _ := strings.Cut(arg, " ")
+			m := new(dns.Msg)
+			m.SetQuestion(name, dns.StringToType[typ])
+			r, _, err := client.ExchangeContext(ctx, m, args[1])
+			if err != nil {
+				return err
+			}
+			line := []string{dns.RcodeToString[r.Rcode]}
+			for _, rr := range r.Answer {
+				text := strings.TrimPrefix(rr.String(), rr.Header().String())
+				line = append(line, dns.TypeToString[rr.Header().Rrtype], text)
+			}
+			fmt.Fprintln(os.Stdout, strings.Join(line, " "))
 		}
 		return nil
 	case "lines": // echoes the lines of stdin

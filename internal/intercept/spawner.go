@@ -68,7 +68,7 @@ func (s *spawner) start(req *programRequest, fds []int) (pid, pidfd int, err err
 func forkExec(req *programRequest, fds []int) (pid, pidfd int, err error) {
 	dir := req.Dir[0]
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-		return 0, -1, &StartError{Code: 126, Reason: fmt.Sprintf("working directory %s does not exist", dir)}
+		return 0, -1, &StartError{Code: 126, Errno: unix.ENOTDIR, Reason: "working directory " + dir + " does not exist"}
 	}
 	path, err := lookPath(req.Args[0], req.Env, dir)
 	if err != nil {
@@ -100,7 +100,9 @@ func startError(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		code = 127
 	}
-	return &StartError{Code: code, Reason: path + ": " + err.Error()}
+	se := &StartError{Code: code, Reason: path + ": " + err.Error()}
+	errors.As(err, &se.Errno)
+	return se
 }
 
 // lookPath finds a program as execvp(3) does, with the program's own PATH.
@@ -136,5 +138,5 @@ func lookPath(name string, env []string, dir string) (string, error) {
 	if denied != nil {
 		return "", denied
 	}
-	return "", &StartError{Code: 127, Reason: "command not found"}
+	return "", &StartError{Code: 127, Errno: unix.ENOENT, Reason: "command not found"}
 }

@@ -22,7 +22,7 @@ const (
 	kindFailed                  // P1→P0: body setupFailure
 	kindSockets                 // P0→P1: a socketKind, b count; P1→P0: b errno, fds
 	kindStart                   // P0→P1: body programRequest, fds stdin stdout stderr
-	kindStarted                 // P1→P0: a pid in the case, b exit code on failure, body reason; fds: pidfd
+	kindStarted                 // P1→P0: a pid in the case, fds pidfd; or a errno, b exit code, body reason
 	kindExited                  // P1→P0: a pid in the case, b wait status
 	kindLog                     // P1→P0: body text of a warning
 	kindProbe                   // P0→P1: body setupRequest; try everything, for Diagnose
@@ -61,7 +61,7 @@ func (p *packet) closeFDs() {
 	p.fds = nil
 }
 
-// fileFD takes descriptor i out of the packet.
+// takeFD takes descriptor i out of the packet.
 func (p *packet) takeFD(i int) (int, error) {
 	if i >= len(p.fds) || p.fds[i] < 0 {
 		return -1, fmt.Errorf("packet of kind %d has no descriptor %d", p.kind, i)

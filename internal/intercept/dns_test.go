@@ -1,0 +1,211 @@
+package intercept_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
+)
+
+// names is a Resolver for tests: names to addresses.
+type names map[string][]string
+
+func (n names) Lookup(name string) (addrs []netip.Addr, known bool) {
+	list, known := n[name]
+	for _, a := range list {
+		addrs = append(addrs, netip.MustParseAddr(a))
+	}
+	return addrs, known
+}
+
+func (n names) ReverseLookup(addr netip.Addr) (string, bool) {
+	for name, list := range n {
+		for _, a := range list {
+			if a == addr.String() {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
+func meshNames() names {
+	return names{
+		"web-app.default.svc.cluster.local": {"240.240.0.1", "2001:2::1"},
+		"v4only.default.svc.cluster.local":  {"240.240.0.2"},
+		"db.prod.svc.cluster.local":         {"240.240.0.3"},
+		"empty.default.svc.cluster.local":   {},
+	}
+}
+
+// hostDNS is a DNS server on the host's loopback that answers host names of
+// example.test: "long" with more than fits a datagram, everything else with
+// 192.0.2.77.
+func hostDNS(t *testing.T) netip.AddrPort {
+	t.Helper()
+	handler := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) {
+		m := new(dns.Msg)
+		m.SetReply(req)
+		q := req.Question[0]
+		n := 1
+		if strings.HasPrefix(q.Name, "long.") {
+			n = 100
+		}
+		switch {
+		case !strings.HasSuffix(q.Name, "example.test."):
+			m.Rcode = dns.RcodeNameError
+		case q.Qtype == dns.TypeA:
+			for i := range n {
+				m.Answer = append(m.Answer, &dns.A{
+					Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 60},
+					A:   []byte{192, 0, 2, byte(77 + i)},
+				})
+			}
+		}
+		if w.LocalAddr().Network() == "udp" {
+			m.Truncate(dns.MinMsgSize)
+		}
+		_ = w.WriteMsg(m)
+	})
+	up := make(chan struct{})
+	udp := &dns.Server{Addr: "127.0.0.1:0", Net: "udp", Handler: handler, NotifyStartedFunc: func() { close(up) }}
+	done := make(chan error, 2)
+	go func() { done <- udp.ListenAndServe() }()
+	<-up
+	addr := udp.PacketConn.LocalAddr().String()
+	up2 := make(chan struct{})
+	tcp := &dns.Server{Addr: addr, Net: "tcp", Handler: handler, NotifyStartedFunc: func() { close(up2) }}
+	go func() { done <- tcp.ListenAndServe() }()
+	<-up2
+	t.Cleanup(func() {
+		_ = udp.Shutdown()
+		_ = tcp.Shutdown()
+		<-done
+		<-done
+	})
+	return netip.MustParseAddrPort(addr)
+}
+
+// startDNS is a case with a running DNS.
+func startDNS(t *testing.T) *intercept.Case {
+	t.Helper()
+	cfg := config(t)
+	cfg.Resolvers = []netip.AddrPort{hostDNS(t)}
+	c := startCase(t, cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- c.ServeDNS(ctx, meshNames()) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("ServeDNS: %v", err)
+		}
+	})
+	return c
+}
+
+// TestResolvers asks the ways that real programs ask.
+func TestResolvers(t *testing.T) {
+	c := startDNS(t)
+	const py = `import socket,sys
+for n in sys.argv[1:]: print(n, *sorted({i[4][0] for i in socket.getaddrinfo(n, 80)}))`
+	const js = `const dns=require('dns').promises;(async()=>{for(const n of process.argv.slice(1))
+console.log(n,...(await dns.lookup(n,{all:true})).map(a=>a.address).sort())})()`
+	queries := []string{
+		"web-app", "web-app.default", "web-app.default.svc", "web-app.default.svc.cluster.local", "WEB-app.",
+		"v4only", "db.prod", "db.prod.svc.cluster.local", "www.example.test", "long.example.test", "web-0",
+	}
+	long := "long.example.test"
+	for i := range 100 {
+		long += " " + netip.AddrFrom4([4]byte{192, 0, 2, byte(77 + i)}).String()
+	}
+	want := []string{
+		"web-app 2001:2::1 240.240.0.1", "web-app.default 2001:2::1 240.240.0.1",
+		"web-app.default.svc 2001:2::1 240.240.0.1", "web-app.default.svc.cluster.local 2001:2::1 240.240.0.1",
+		"WEB-app. 2001:2::1 240.240.0.1", "v4only 240.240.0.2", "db.prod 240.240.0.3",
+		"db.prod.svc.cluster.local 240.240.0.3", "www.example.test 192.0.2.77", long, "web-0 10.77.0.2 fd77::2",
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name string
+		args []string
+		env  []string
+	}{
+		{"Go", []string{exe, "role", "lookup"}, []string{"GODEBUG=netdns=go"}},
+		{"libc", []string{exe, "role", "lookup"}, []string{"GODEBUG=netdns=cgo"}},
+		{"Python", []string{"python3", "-c", py}, nil},
+		{"Node", []string{"node", "-e", js}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			path, err := exec.LookPath(tc.args[0])
+			if err != nil {
+				t.Fatalf("this test needs %s", tc.args[0])
+			}
+			p := start(t, c, intercept.Program{
+				Args: append(append([]string{path}, tc.args[1:]...), queries...),
+				Env:  append(os.Environ(), tc.env...), NewSession: true,
+			})
+			out, exit := p.result(t)
+			if exit != (intercept.Exit{}) {
+				t.Fatalf("%v: %s", exit, p.stderr())
+			}
+			got := lines(out)
+			for i := range got {
+				got[i] = sortedAnswer(got[i])
+			}
+			for i := range want {
+				want[i] = sortedAnswer(want[i])
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// sortedAnswer sorts the addresses behind a name.
+func sortedAnswer(line string) string {
+	f := strings.Fields(line)
+	for i := 1; i < len(f); i++ {
+		for j := i; j > 1 && f[j] < f[j-1]; j-- {
+			f[j], f[j-1] = f[j-1], f[j]
+		}
+	}
+	return strings.Join(f, " ")
+}
+
+// TestDNSMessages asks what programs seldom ask, on every way in.
+func TestDNSMessages(t *testing.T) {
+	c := startDNS(t)
+	queries := []string{
+		"web-app.default.svc.cluster.local. A", "web-app.default.svc.cluster.local. AAAA", "web-app. A",
+		"v4only.default.svc.cluster.local. AAAA", "empty.default.svc.cluster.local. A",
+		"web-app.default.svc.cluster.local. MX", "nobody.default.svc.cluster.local. A",
+		"www.example.test.default.svc.cluster.local. A", "1.0.240.240.in-addr.arpa. PTR",
+		"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.2.ip6.arpa. PTR",
+		"2.0.77.10.in-addr.arpa. PTR", "unknown.invalid. A", "localhost. A",
+	}
+	want := []string{
+		"NOERROR A 240.240.0.1", "NOERROR AAAA 2001:2::1", "NOERROR A 240.240.0.1",
+		"NOERROR", "NOERROR", "NOERROR", "NXDOMAIN", "NXDOMAIN",
+		"NOERROR PTR web-app.default.svc.cluster.local.", "NOERROR PTR web-app.default.svc.cluster.local.",
+		"NOERROR PTR web-0.", "NXDOMAIN", "NOERROR A 127.0.0.1",
+	}
+	for _, server := range []string{"udp 127.0.0.53:53", "tcp 127.0.0.53:53", "udp 192.0.2.1:53", "tcp 192.0.2.1:53", "udp [2001:db8::1]:53", "tcp [2001:db8::1]:53", "udp [::1]:53"} {
+		network, addr, _ := strings.Cut(server, " ")
+		got := lines(run(t, c, append([]string{"dig", network, addr}, queries...)...))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: (-want +got)\n%s", server, diff)
+		}
+	}
+}
