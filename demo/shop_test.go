@@ -10,6 +10,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -260,31 +262,84 @@ func TestCart(t *testing.T) {
 	}
 }
 
-// shop starts everything, wired up on loopback, and returns web's address.
-func shop(t *testing.T, interpreters bool) (web string) {
+// tally counts the requests on each edge of the shop, by relays between the
+// programs. A nil tally puts no relays there.
+type tally struct {
+	mu     sync.Mutex
+	counts map[edge]int
+}
+
+type edge struct{ Source, Destination string }
+
+// relay returns the address at which source is to call destination, which
+// listens at addr. With h2 both sides speak HTTP/2.
+func (c *tally) relay(t *testing.T, source, destination, addr string, h2 bool) string {
 	t.Helper()
-	none := nowhere(t)
+	if c == nil {
+		return addr
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(!h2)
+	protocols.SetUnencryptedHTTP2(h2)
+	forward := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: addr})
+	transport := &http.Transport{Protocols: protocols}
+	forward.Transport = transport
+	server := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c.mu.Lock()
+		c.counts[edge{source, destination}]++
+		c.mu.Unlock()
+		forward.ServeHTTP(w, r)
+	})}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(l) }()
+	t.Cleanup(func() {
+		server.Close()
+		<-done
+		transport.CloseIdleConnections()
+	})
+	return l.Addr().String()
+}
+
+// shop starts everything, wired up on loopback, and returns web's address.
+func shop(t *testing.T, interpreters bool, c *tally) (web string) {
+	t.Helper()
+	none := strings.TrimPrefix(nowhere(t), "http://")
 	ratings, recommendations, currency, shipping := none, none, none, none
 	if interpreters {
-		ratings = "http://" + start(t, nil, "python3", "python/ratings.py").addr
-		shipping = "http://" + start(t, nil, "python3", "python/shipping.py").addr
-		currency = "http://" + start(t, nil, "node", "node/currency.js").addr
+		ratings = start(t, nil, "python3", "python/ratings.py").addr
+		shipping = start(t, nil, "python3", "python/shipping.py").addr
+		currency = start(t, nil, "node", "node/currency.js").addr
 	}
-	catalog := start(t, []string{"PRODUCTS=" + productsFile(t), "RATINGS=" + ratings, "VERSION=v2", "SLOWNESS=300ms"}, "catalog").addr
+	catalog := start(t, []string{
+		"PRODUCTS=" + productsFile(t), "RATINGS=http://" + c.relay(t, "catalog", "ratings", ratings, false),
+		"VERSION=v2", "SLOWNESS=300ms",
+	}, "catalog").addr
 	if interpreters {
-		recommendations = "http://" + start(t, []string{"CATALOG=http://" + catalog}, "node", "node/recommendations.js").addr
+		recommendations = start(t, []string{"CATALOG=http://" + c.relay(t, "recommendations", "catalog", catalog, false)},
+			"node", "node/recommendations.js").addr
 	}
 	kv := start(t, nil, "kv").addr
 	cart := start(t, []string{"KV=" + kv}, "cart").addr
 	payment := start(t, []string{"PAYMENT_KEY=k"}, "payment").addr
 	notifier := start(t, nil, "notifier").addr
 	checkout := start(t, []string{
-		"PAYMENT_KEY=k", "CURRENCY=USD", "CART=http://" + cart, "RATES=" + currency, "SHIPPING=" + shipping,
-		"PAYMENT=" + payment, "NOTIFIER=http://" + notifier,
+		"PAYMENT_KEY=k", "CURRENCY=USD",
+		"CART=http://" + c.relay(t, "checkout", "cart", cart, false),
+		"RATES=http://" + c.relay(t, "checkout", "currency", currency, true),
+		"SHIPPING=http://" + c.relay(t, "checkout", "shipping", shipping, false),
+		"PAYMENT=" + c.relay(t, "checkout", "payment", payment, true),
+		"NOTIFIER=http://" + c.relay(t, "checkout", "notifier", notifier, false),
 	}, "checkout").addr
 	return start(t, []string{
-		"CATALOG=http://" + catalog, "RECOMMENDATIONS=" + recommendations, "CART=http://" + cart,
-		"CHECKOUT=http://" + checkout, "NOTIFIER=ws://" + notifier + "/live",
+		"CATALOG=http://" + c.relay(t, "web", "catalog", catalog, false),
+		"RECOMMENDATIONS=http://" + c.relay(t, "web", "recommendations", recommendations, false),
+		"CART=http://" + c.relay(t, "web", "cart", cart, false),
+		"CHECKOUT=http://" + c.relay(t, "web", "checkout", checkout, false),
+		"NOTIFIER=ws://" + c.relay(t, "web", "notifier", notifier, false) + "/live",
 	}, "web").addr
 }
 
@@ -300,7 +355,7 @@ func TestShop(t *testing.T) {
 		"go only":  {false, 0, `{"amount":20,"currency":"USD","order":1,"pieces":2,"receipt":"r-1","user":"ann"}`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr := shop(t, tt.interpreters)
+			addr := shop(t, tt.interpreters, nil)
 			base := "http://" + addr
 			var home struct{ Recommended []any }
 			code, body := ask(t, "GET", base+"/home", "")
@@ -340,7 +395,7 @@ func TestShop(t *testing.T) {
 
 // TestSwitches turns the slow and the failing path on and off.
 func TestSwitches(t *testing.T) {
-	base := "http://" + shop(t, false)
+	base := "http://" + shop(t, false, nil)
 	want(t, "GET", base+"/switch", "", 200, `{"fail":false,"slow":false}`)
 	want(t, "POST", base+"/switch?slow=maybe", "", 400, `{"error":"slow is on or off"}`)
 	want(t, "POST", base+"/switch?slow=on&fail=on", "", 200, `{"fail":true,"slow":true}`)
@@ -368,33 +423,40 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
-// TestLoad runs the load until it has made some requests and holds its ledger
-// against itself: served and written are equal, every answer was expected.
-func TestLoad(t *testing.T) {
-	web := shop(t, true)
-	file := filepath.Join(t.TempDir(), "ledger.json")
-	p := start(t, []string{"WEB=http://" + web, "LIVE=ws://" + web + "/live", "RATE=200", "LEDGER=" + file}, "load")
-	type ledger struct {
-		Requests []struct {
-			Kind        string
-			Code, Count int
-		}
-		Edges []struct {
-			Source, Destination string
-			Count               int
-		}
-		Exact bool
+// ledger is what load reports.
+type ledger struct {
+	Requests []struct {
+		Kind        string
+		Code, Count int
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	Edges []struct {
+		edge
+		Count int
+	}
+	Exact bool
+}
+
+// TestLoad runs the load, half of the time with failing payments, and holds its
+// ledger against what relays between the programs counted, edge by edge.
+func TestLoad(t *testing.T) {
+	c := &tally{counts: map[edge]int{}}
+	web := shop(t, true, c)
+	file := filepath.Join(t.TempDir(), "ledger.json")
+	front := c.relay(t, "load", "web", web, false)
+	p := start(t, []string{"WEB=http://" + front, "LIVE=ws://" + front + "/live", "RATE=200", "LEDGER=" + file}, "load")
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	var l ledger
-	for len(l.Requests) < 8 {
+	for len(l.Requests) < 9 { // eight kinds, and checkout with two statuses
 		if ctx.Err() != nil {
 			t.Fatalf("some kinds of request were not made: %+v", l)
 		}
 		_, body := ask(t, "GET", "http://"+p.addr+"/ledger", "")
 		if err := json.Unmarshal([]byte(body), &l); err != nil {
 			t.Fatal(err)
+		}
+		if len(l.Requests) == 8 {
+			want(t, "POST", "http://"+web+"/switch?fail=on", "", 200, `{"fail":true,"slow":false}`)
 		}
 	}
 	out := p.stop()
@@ -409,20 +471,43 @@ func TestLoad(t *testing.T) {
 	if err := json.Unmarshal(data, &l); err != nil {
 		t.Fatal(err)
 	}
-	got, total := []string{}, 0
+	got := []string{}
 	for _, r := range l.Requests {
 		got = append(got, fmt.Sprintf("%s %d", r.Kind, r.Code))
-		total += r.Count
 	}
-	expect := []string{"add 201", "cart 200", "checkout 201", "home 200", "live 101", "missing 404", "product 200", "ready 200"}
+	expect := []string{
+		"add 201", "cart 200", "checkout 201", "checkout 502", "home 200", "live 101", "missing 404", "product 200", "ready 200",
+	}
 	if diff := cmp.Diff(expect, got); diff != "" || !l.Exact {
 		t.Errorf("exact %v, kinds and statuses: %s", l.Exact, diff)
 	}
+	edges := map[edge]int{}
 	for _, e := range l.Edges {
-		if e.Source == "load" && (e.Destination != "web" || e.Count != total) {
-			t.Errorf("edge %+v, want web %d", e, total)
+		edges[e.edge] = e.Count
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if diff := cmp.Diff(c.counts, edges); diff != "" {
+		t.Errorf("requests on edges, relays against ledger: %s", diff)
+	}
+	if len(edges) != len(documentedEdges(t))-2 { // two versions of catalog are one app, and kv is no HTTP
+		t.Errorf("%d edges in the ledger, %d in edges.txt", len(edges), len(documentedEdges(t)))
+	}
+}
+
+// documentedEdges reads edges.txt: workload, service, protocol.
+func documentedEdges(t *testing.T) (edges [][]string) {
+	t.Helper()
+	data, err := os.ReadFile("edges.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if words := strings.Fields(line); words[0] != "#" {
+			edges = append(edges, words)
 		}
 	}
+	return edges
 }
 
 // TestManifest wants that the shop's YAML loads without a warning, and that
@@ -464,17 +549,9 @@ func TestManifest(t *testing.T) {
 	for i := range objects.Services {
 		names[objects.Services[i].Name] = true
 	}
-	data, err := os.ReadFile("edges.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(data)) {
-		words := strings.Fields(line)
-		if words[0] == "#" {
-			continue
-		}
-		if len(words) != 3 || !names[words[0]] || !names[words[1]] || !slices.Contains([]string{"http", "grpc", "tcp"}, words[2]) {
-			t.Errorf("edges.txt: %s", line)
+	for _, e := range documentedEdges(t) {
+		if len(e) != 3 || !names[e[0]] || !names[e[1]] || !slices.Contains([]string{"http", "grpc", "tcp"}, e[2]) {
+			t.Errorf("edges.txt: %q", e)
 		}
 	}
 }

@@ -95,8 +95,10 @@ func (c *Conn) ReadCommand() ([]string, error) {
 	return words, nil
 }
 
-// Read reads one value.
-func (c *Conn) Read() (any, error) {
+// Read reads one value. Arrays do not nest.
+func (c *Conn) Read() (any, error) { return c.read(false) }
+
+func (c *Conn) read(inArray bool) (any, error) {
 	line, err := c.r.ReadSlice('\n')
 	if err != nil {
 		return nil, err
@@ -126,10 +128,10 @@ func (c *Conn) Read() (any, error) {
 			return nil, err
 		}
 		return string(data[:n]), nil
-	case kind == '*' && n >= 0 && n <= maxArray:
+	case kind == '*' && n >= 0 && n <= maxArray && !inArray:
 		list := make([]any, n)
 		for i := range list {
-			if list[i], err = c.Read(); err != nil {
+			if list[i], err = c.read(true); err != nil {
 				return nil, err
 			}
 		}

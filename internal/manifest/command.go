@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +19,43 @@ const (
 	annotationCommand = "vitrine.dev/command"     // replaces the image's entry point
 	annotationDir     = "vitrine.dev/working-dir" // replaces workingDir
 )
+
+const annotationPrefix = "vitrine.dev/"
+
+// checkAnnotations reports annotations of ours that would go unread because
+// they are misspelt or name no container.
+func (s *setObject) checkAnnotations(path string, annotations map[string]string) {
+	known := map[string]bool{annotationCommand: true, annotationDir: true}
+	containers := map[string]bool{}
+	for _, list := range [][]corev1.Container{s.template.Spec.InitContainers, s.template.Spec.Containers} {
+		for i := range list {
+			containers[list[i].Name] = true
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(annotations)) {
+		if !strings.HasPrefix(key, annotationPrefix) {
+			continue
+		}
+		name, container, named := strings.Cut(strings.TrimPrefix(key, annotationPrefix), ".")
+		name = annotationPrefix + name
+		remedy := "remove it or correct its name"
+		switch {
+		case !known[name]:
+			if near := nearest(name, known); near != "" {
+				remedy = "did you mean " + near + "?"
+			}
+			s.o.problem(mapKey(path, key), "the annotation "+quoted(key)+" is not known", remedy)
+		case named && !containers[container]:
+			if near := nearest(container, containers); near != "" {
+				remedy = "did you mean " + name + "." + near + "?"
+			}
+			s.o.problem(mapKey(path, key), "the annotation "+quoted(key)+" names no container of the pod", remedy)
+		case !named && s.programs() > 1:
+			s.o.problem(mapKey(path, key), "the pod has several containers, so the annotation "+quoted(key)+" is not clear",
+				"write "+name+".NAME with the name of a container")
+		}
+	}
+}
 
 // annotation finds an annotation for container c: with its name before
 // without, on the pod template before the workload. Without a name it is

@@ -68,12 +68,16 @@ func (l *loader) read(paths []string) []*file {
 }
 
 func (l *loader) readDir(root string, add func(string)) {
-	n := 0
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	n, start := 0, root
+	if !strings.HasSuffix(start, string(filepath.Separator)) {
+		start += string(filepath.Separator) // so that a link to a directory is followed
+	}
+	err := filepath.WalkDir(start, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		hidden := path != root && strings.HasPrefix(d.Name(), ".")
+		path = filepath.Clean(path)
+		hidden := path != filepath.Clean(root) && strings.HasPrefix(d.Name(), ".")
 		if d.IsDir() {
 			if hidden {
 				return fs.SkipDir

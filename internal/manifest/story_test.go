@@ -17,6 +17,7 @@ import (
 // TestStories replays the transcripts of testdata/stories. Commands:
 //
 //	file NAME                     writes the input to NAME
+//	link NAME to=LINK             makes a symbolic link
 //	load [PATH…] [namespace=NS] [check] [stdin]
 //	                              loads the paths, or the input as app.yaml,
 //	                              and prints diagnostics, then the objects
@@ -37,6 +38,11 @@ func TestStories(t *testing.T) {
 			switch d.Cmd {
 			case "file":
 				writeFile(t, d.CmdArgs[0].Key, d.Input)
+				return ""
+			case "link":
+				if err := os.Symlink(d.CmdArgs[0].Key, d.CmdArgs[1].Vals[0]); err != nil {
+					t.Fatal(err)
+				}
 				return ""
 			case "load":
 				return strings.ReplaceAll(load(t, d), dir, "$DIR")

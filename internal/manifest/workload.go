@@ -157,6 +157,8 @@ func (s *setObject) pod() {
 		}
 		s.set.GracePeriod = time.Duration(min(max(*grace, 0), 1<<31-1)) * time.Second
 	}
+	s.checkAnnotations("metadata.annotations", s.o.metadata().Annotations)
+	s.checkAnnotations(s.path+".metadata.annotations", s.template.Annotations)
 	s.serviceAccount()
 	s.podWarnings()
 	volumes := s.volumes()
