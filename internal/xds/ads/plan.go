@@ -9,44 +9,39 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
 )
 
-// plan queues what the proxy lacks. A type whose last response is not answered
-// yet is left out: what it lacks is worked out from the newest configuration
-// when the answer comes, so nothing piles up. Clusters and endpoints are taken
-// away only after everything that may refer to them was told.
+// plan queues what the proxy lacks. While responses are not answered, only new
+// subscriptions are served; what else changed is worked out from the newest
+// configuration when the last answer comes, so nothing piles up and changes that
+// belong together are sent together. Clusters and endpoints are taken away only
+// after everything that may refer to them was told.
 func (p *proxy) plan() {
 	if p.node == "" {
 		return
 	}
-	if p.outdated {
+	idle := p.owed() == 0
+	if p.outdated && (idle || p.resources == nil) {
 		p.refresh()
 	}
 	if p.resources == nil {
 		return
 	}
-	settled := true // no type before the removals is behind
 	for k, sub := range p.subs {
-		if sub == nil {
-			continue
-		}
-		if len(sub.waitFor) > 0 {
-			settled = false
-			continue
-		}
-		if !p.delta {
+		switch {
+		case sub == nil || (!idle && !sub.answer && len(sub.asked) == 0):
+		case p.delta:
+			p.planDelta(sub, xds.Kind(k) != xds.CDS && xds.Kind(k) != xds.EDS)
+		default:
 			p.planWorld(sub)
-			continue
 		}
-		makeOnly := xds.Kind(k) == xds.CDS || xds.Kind(k) == xds.EDS
-		p.planDelta(sub, !makeOnly)
 	}
-	if p.delta && settled {
+	if p.delta && idle {
 		for _, k := range [...]xds.Kind{xds.EDS, xds.CDS} {
 			if sub := p.subs[k]; sub != nil {
 				p.planDelta(sub, true)
 			}
 		}
 	}
-	if p.owed() == 0 && !p.changedAt.IsZero() {
+	if !p.changedAt.IsZero() && !p.outdated && p.owed() == 0 {
 		p.server.metrics.convergence.Observe(time.Since(p.changedAt).Seconds())
 		p.changedAt = time.Time{}
 	}
@@ -81,13 +76,14 @@ func (p *proxy) planDelta(sub *subscription, removals bool) {
 		removed = nil
 	}
 	removed = append(removed, sub.missing(want)...)
+	sub.asked = nil
 	if len(changed) == 0 && len(removed) == 0 && !sub.answer {
 		if kept == nil {
 			sub.have = want // equal, but newer memory
 		}
 		return
 	}
-	sub.answer, sub.asked = false, nil
+	sub.answer = false
 	sub.have = want
 	if kept != nil {
 		sub.have = union(kept, want)
