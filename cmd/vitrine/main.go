@@ -18,7 +18,7 @@ import (
 )
 
 // version is set by the build.
-var version = "dev" //nolint:gochecknoglobals // the linker can set only package variables
+var version = "dev"
 
 // exitError carries an exit status that is not 1, with nothing more to print.
 type exitError int

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,10 +69,10 @@ func (c *cli) printPods(pods []daemon.Pod, wide bool) error {
 		}
 		row := []string{
 			p.Namespace, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Containers)), status,
-			fmt.Sprint(p.Restarts), age(time.Since(p.Started)), p.IP,
+			strconv.Itoa(p.Restarts), age(time.Since(p.Started)), p.IP,
 		}
 		if wide {
-			row = append(row, strings.Trim(fmt.Sprint(p.Ports), "[]"), proxyState(p.Proxy), fmt.Sprint(p.ProxyPID), strings.Trim(fmt.Sprint(p.PIDs), "[]"))
+			row = append(row, strings.Trim(fmt.Sprint(p.Ports), "[]"), proxyState(p.Proxy), strconv.Itoa(p.ProxyPID), strings.Trim(fmt.Sprint(p.PIDs), "[]"))
 		}
 		rows = append(rows, row)
 	}

@@ -54,7 +54,6 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 	if req.Dir, err = os.Getwd(); err != nil {
 		return fmt.Errorf("find the working directory: %w", err)
 	}
-	req.Env = os.Environ()
 	client := c.client()
 	if _, err := client.Status(ctx); errors.Is(err, daemon.ErrNotRunning) {
 		if _, err := daemon.StartDetached(ctx, cfg, c.logLevel, c.errOut); err != nil {

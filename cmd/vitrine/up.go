@@ -69,8 +69,7 @@ func (c *cli) newMesh(cfg daemon.Config) (*daemon.Mesh, error) {
 	}
 	m, err := daemon.New(cfg, daemon.IO{Stdin: c.stdin, Output: c.out, Progress: c.errOut, Log: log})
 	if err != nil {
-		var bad *daemon.ManifestError
-		if errors.As(err, &bad) {
+		if bad, ok := errors.AsType[*daemon.ManifestError](err); ok {
 			for _, line := range bad.Lines {
 				fmt.Fprintln(c.errOut, line)
 			}

@@ -73,7 +73,6 @@ type RunRequest struct {
 	Labels    map[string]string `json:"labels,omitempty"`
 	Args      []string          `json:"args"`
 	Dir       string            `json:"dir"`
-	Env       []string          `json:"env"`
 }
 
 // RunPort is a port of such a program.

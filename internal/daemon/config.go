@@ -48,7 +48,7 @@ func DefaultRunDir() string {
 		return "/run/vitrine"
 	}
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" {
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() { //nolint:gosec // the user chooses their own directory
 			return filepath.Join(dir, "vitrine")
 		}
 	}

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net/http"
-	"net/url"
 	"strconv"
-	"strings"
 	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/graph"
+	"github.com/vitrine-mesh/vitrine/internal/metricstore"
 )
 
 // Query is one PromQL question from the command line.
@@ -24,7 +24,7 @@ type Query struct {
 }
 
 // QueryResult is the answer: the series of a vector or matrix, or one series
-// without labels for a scalar or string.
+// without labels for a scalar or string. Its JSON resembles Prometheus's.
 type QueryResult struct {
 	Type     string        `json:"resultType"`
 	Series   []QuerySeries `json:"result"`
@@ -52,133 +52,102 @@ func (p QueryPoint) MarshalJSON() ([]byte, error) {
 
 // RunQuery asks the mesh of runDir, or q.URL.
 func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error) {
-	base, err := queryURL(ctx, runDir, q.URL)
+	remote, err := queryServer(ctx, runDir, q.URL)
 	if err != nil {
 		return nil, err
 	}
-	form := url.Values{"query": {q.Expr}}
-	path := "/api/v1/query"
+	defer remote.Close()
+	var r metricstore.Result
 	if q.Range > 0 {
 		if q.Step <= 0 {
 			q.Step = max(q.Range/60, time.Second).Truncate(time.Second)
 		}
-		path = "/api/v1/query_range"
-		form.Set("start", promTime(q.At.Add(-q.Range)))
-		form.Set("end", promTime(q.At))
-		form.Set("step", strconv.FormatFloat(q.Step.Seconds(), 'f', -1, 64))
+		r, err = remote.EvalRange(ctx, q.Expr, q.At.Add(-q.Range), q.At, q.Step)
 	} else {
-		form.Set("time", promTime(q.At))
+		r, err = remote.Eval(ctx, q.Expr, q.At)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+path, strings.NewReader(form.Encode()))
 	if err != nil {
-		return nil, fmt.Errorf("make query: %w", err)
+		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	resp, err := http.DefaultClient.Do(req)
+	out := &QueryResult{Type: string(r.Type), Series: []QuerySeries{}, Warnings: r.Warnings}
+	for _, s := range r.Samples {
+		out.Series = append(out.Series, QuerySeries{Labels: s.Labels, Points: []QueryPoint{{s.Time, s.Value}}})
+	}
+	for _, s := range r.Series {
+		row := QuerySeries{Labels: s.Labels}
+		for _, p := range s.Points {
+			row.Points = append(row.Points, QueryPoint(p))
+		}
+		out.Series = append(out.Series, row)
+	}
+	if r.Type == metricstore.ResultString {
+		out.Series = append(out.Series, QuerySeries{Labels: map[string]string{}, Text: r.Text})
+	}
+	return out, nil
+}
+
+// queryServer is the server that answers queries for the mesh of runDir.
+func queryServer(ctx context.Context, runDir, external string) (*metricstore.Remote, error) {
+	if external == "" {
+		s, err := NewClient(runDir).Status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		external = s.Prometheus
+	}
+	return metricstore.NewRemote(external)
+}
+
+// GraphQuery asks for the service graph of a time window.
+type GraphQuery struct {
+	URL       string // as in Query
+	Window    time.Duration
+	At        time.Time // end of the window
+	Namespace string    // "" is all
+}
+
+// WriteGraph builds the graph and writes it as table, json, dot or mermaid.
+func WriteGraph(ctx context.Context, runDir string, q GraphQuery, format string, w io.Writer) error {
+	g, err := buildGraph(ctx, runDir, q)
 	if err != nil {
-		return nil, fmt.Errorf("ask %s: %w", base, err)
+		return err
 	}
-	defer resp.Body.Close()
-	return decodeResult(resp.Body)
+	switch format {
+	case "table":
+		return g.WriteTable(w)
+	case "json":
+		return g.WriteJSON(w)
+	case "dot":
+		return g.WriteDOT(w)
+	case "mermaid":
+		return g.WriteMermaid(w)
+	}
+	return fmt.Errorf("graph format %q: want table, json, dot or mermaid", format)
 }
 
-// queryURL is the server that answers queries for the mesh of runDir.
-func queryURL(ctx context.Context, runDir, external string) (string, error) {
-	if external != "" {
-		return strings.TrimSuffix(external, "/"), nil
-	}
-	s, err := NewClient(runDir).Status(ctx)
+func buildGraph(ctx context.Context, runDir string, q GraphQuery) (*graph.Graph, error) {
+	remote, err := queryServer(ctx, runDir, q.URL)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	return s.Prometheus, nil
+	defer remote.Close()
+	if math.Abs(q.Window.Seconds()) < 1 {
+		return nil, errors.New("the window of a graph must be at least a second")
+	}
+	return graph.Build(ctx, samples{remote}, graph.Options{Window: q.Window, At: q.At, Namespace: q.Namespace})
 }
 
-func promTime(t time.Time) string {
-	return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64)
-}
+// samples lends the store's query method to the graph.
+type samples struct{ remote *metricstore.Remote }
 
-// rawPoint is [unix seconds, "value"].
-type rawPoint [2]json.RawMessage
-
-func (r rawPoint) decode() (QueryPoint, error) {
-	var seconds float64
-	if err := json.Unmarshal(r[0], &seconds); err != nil {
-		return QueryPoint{}, fmt.Errorf("time of a point: %w", err)
-	}
-	var text string
-	if err := json.Unmarshal(r[1], &text); err != nil {
-		return QueryPoint{}, fmt.Errorf("value of a point: %w", err)
-	}
-	value, err := strconv.ParseFloat(text, 64)
+func (s samples) Query(ctx context.Context, expr string, at time.Time) ([]graph.Sample, error) {
+	got, err := s.remote.Query(ctx, expr, at)
 	if err != nil {
-		return QueryPoint{}, fmt.Errorf("value of a point: %w", err)
+		return nil, err
 	}
-	return QueryPoint{Time: time.UnixMilli(int64(math.Round(seconds * 1000))), Value: value}, nil
-}
-
-func decodeResult(r io.Reader) (*QueryResult, error) {
-	var body struct {
-		Status    string
-		ErrorType string
-		Error     string
-		Warnings  []string
-		Data      struct {
-			ResultType string
-			Result     json.RawMessage
-		}
+	out := make([]graph.Sample, 0, len(got))
+	for _, g := range got {
+		out = append(out, graph.Sample{Labels: g.Labels, Value: g.Value})
 	}
-	if err := json.NewDecoder(r).Decode(&body); err != nil {
-		return nil, fmt.Errorf("read the query's answer: %w (is this a Prometheus-compatible server?)", err)
-	}
-	if body.Status != "success" {
-		return nil, errors.New(body.Error)
-	}
-	out := &QueryResult{Type: body.Data.ResultType, Series: []QuerySeries{}, Warnings: body.Warnings}
-	switch out.Type {
-	case "vector", "matrix":
-		return out, decodeSeries(body.Data.Result, out)
-	case "scalar":
-		var raw rawPoint
-		if err := json.Unmarshal(body.Data.Result, &raw); err != nil {
-			return nil, fmt.Errorf("read a scalar: %w", err)
-		}
-		p, err := raw.decode()
-		out.Series = append(out.Series, QuerySeries{Labels: map[string]string{}, Points: []QueryPoint{p}})
-		return out, err
-	case "string":
-		var raw [2]any
-		if err := json.Unmarshal(body.Data.Result, &raw); err != nil {
-			return nil, fmt.Errorf("read a string: %w", err)
-		}
-		out.Series = append(out.Series, QuerySeries{Labels: map[string]string{}, Text: fmt.Sprint(raw[1])})
-		return out, nil
-	}
-	return nil, fmt.Errorf("unknown result type %q", out.Type)
-}
-
-func decodeSeries(data json.RawMessage, out *QueryResult) error {
-	var raw []struct {
-		Metric map[string]string
-		Value  *rawPoint
-		Values []rawPoint
-	}
-	if err := json.Unmarshal(data, &raw); err != nil {
-		return fmt.Errorf("read series: %w", err)
-	}
-	for _, r := range raw {
-		s := QuerySeries{Labels: r.Metric}
-		if r.Value != nil {
-			r.Values = append(r.Values, *r.Value)
-		}
-		for _, v := range r.Values {
-			p, err := v.decode()
-			if err != nil {
-				return err
-			}
-			s.Points = append(s.Points, p)
-		}
-		out.Series = append(out.Series, s)
-	}
-	return nil
+	return out, nil
 }

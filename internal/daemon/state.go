@@ -22,7 +22,7 @@ const (
 	controlSocket = "control.sock"
 	xdsSocket     = "xds.sock"
 	lockFile      = "lock"
-	netFile       = "mesh.json"
+	stateFile     = "mesh.json"
 )
 
 // ErrRunning says that the run directory already has a live control plane.
@@ -57,20 +57,48 @@ func lockRunDir(dir string) (*os.File, error) {
 	return lock, nil
 }
 
+// meshState is what a mesh remembers in its run directory.
+type meshState struct {
+	Net     uint8  `json:"net"`
+	DataDir string `json:"dataDir"`
+}
+
+// readState is the state of the last mesh in runDir; the zero value if there is
+// none.
+func readState(runDir string) meshState {
+	var s meshState
+	data, err := os.ReadFile(filepath.Join(runDir, stateFile))
+	if err != nil || json.Unmarshal(data, &s) != nil || s.Net < mesh.MeshNetFirst || s.Net > mesh.MeshNetLast {
+		return meshState{}
+	}
+	return s
+}
+
 // chooseNet finds the network byte of this mesh's IPs: the one it had before,
 // or one that no socket of this machine uses. Two meshes of different users
-// thereby get different addresses.
-func chooseNet(runDir string) (uint8, error) {
-	type state struct {
-		Net uint8 `json:"net"`
-	}
-	path := filepath.Join(runDir, netFile)
-	if data, err := os.ReadFile(path); err == nil {
-		var s state
-		if json.Unmarshal(data, &s) == nil && s.Net >= mesh.MeshNetFirst && s.Net <= mesh.MeshNetLast {
-			return s.Net, nil
+// thereby get different addresses. The choice is written down with dataDir.
+func chooseNet(runDir, dataDir string) (uint8, error) {
+	s := readState(runDir)
+	if s.Net == 0 {
+		var err error
+		if s.Net, err = freeNet(runDir); err != nil {
+			return 0, err
 		}
 	}
+	s.DataDir = dataDir
+	data, err := json.Marshal(s)
+	if err != nil {
+		return 0, fmt.Errorf("encode mesh state: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(runDir, stateFile), append(data, '\n'), 0o600); err != nil {
+		return 0, fmt.Errorf("write mesh state: %w", err)
+	}
+	return s.Net, nil
+}
+
+// freeNet begins with the default for root's default mesh, and with a number
+// from the directory's name for others, so that meshes seldom meet.
+func freeNet(runDir string) (uint8, error) {
 	used, err := usedNets()
 	if err != nil {
 		return 0, err
@@ -83,18 +111,9 @@ func chooseNet(runDir string) (uint8, error) {
 		first = int(h.Sum32() % span)
 	}
 	for i := range span {
-		n := uint8(mesh.MeshNetFirst + (first+i)%span)
-		if used[n] {
-			continue
+		if n := uint8(mesh.MeshNetFirst + (first+i)%span); !used[n] {
+			return n, nil
 		}
-		data, err := json.Marshal(state{Net: n})
-		if err != nil {
-			return 0, fmt.Errorf("encode mesh state: %w", err)
-		}
-		if err := os.WriteFile(path, append(data, '\n'), 0o600); err != nil {
-			return 0, fmt.Errorf("write mesh state: %w", err)
-		}
-		return n, nil
 	}
 	return 0, fmt.Errorf("all %d mesh networks 127.%d.0.0 … 127.%d.0.0 are in use on this machine: stop a mesh with `vitrine down`", span, mesh.MeshNetFirst, mesh.MeshNetLast)
 }

@@ -22,7 +22,7 @@ func watchFiles(ctx context.Context, paths []string, log *slog.Logger, changed f
 	if err != nil {
 		return fmt.Errorf("watch files: %w (raise fs.inotify.max_user_instances?)", err)
 	}
-	defer w.Close()
+	defer func() { _ = w.Close() }()
 	files := map[string]bool{}
 	for _, path := range paths {
 		info, err := os.Stat(path)

@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// DemoDir finds the demo's files: beside the source tree that the executable
+// was built in (bin/vitrine, demo/), or installed beside it (share/vitrine/demo).
+func DemoDir() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find vitrine: %w", err)
+	}
+	base := filepath.Dir(filepath.Dir(self))
+	for _, dir := range []string{filepath.Join(base, "demo"), filepath.Join(base, "share", "vitrine", "demo")} {
+		if _, err := os.Stat(filepath.Join(dir, DemoFile)); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("the demo's files are not beside this executable: run `make demo` in the source tree, or name their directory with --dir")
+}
+
+// DemoFile is the YAML of the demo, which `vitrine up -f` takes as well.
+const DemoFile = "shop.yaml"
+
+// missingProgram finds the first program of a set that is not on this machine.
+func missingProgram(set *mesh.WorkloadSet) (name string, missing bool) {
+	for _, c := range append(append([]mesh.Container{}, set.InitContainers...), set.Containers...) {
+		path := c.Args[0]
+		if strings.Contains(path, "/") {
+			if !filepath.IsAbs(path) {
+				path = filepath.Join(c.Dir, path)
+			}
+			if _, err := os.Stat(path); err != nil {
+				return c.Args[0], true
+			}
+			continue
+		}
+		if _, err := exec.LookPath(path); err != nil {
+			return path, true
+		}
+	}
+	return "", false
+}
+
+// packageOf is the Debian package that has an interpreter.
+func packageOf(program string) string {
+	if program == "node" {
+		return "nodejs"
+	}
+	return filepath.Base(program)
+}

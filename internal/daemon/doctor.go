@@ -1,0 +1,92 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
+)
+
+// Check is one thing that Vitrine needs of the machine.
+type Check struct {
+	Name   string `json:"name"`
+	OK     bool   `json:"ok"`
+	Detail string `json:"detail,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Doctor tries everything that Vitrine needs: the namespaces and rules of a
+// case in a child process, ports, limits and directories.
+func Doctor(ctx context.Context, runDir string) []Check {
+	var checks []Check
+	proxy, err := findProxy()
+	check := Check{Name: "vitrine-proxy", OK: err == nil, Detail: proxy}
+	if err != nil {
+		check.Detail, check.Remedy = err.Error(), "run `make build`, or install vitrine-proxy beside vitrine"
+	}
+	checks = append(checks, check)
+	if err == nil {
+		for _, c := range intercept.Diagnose(ctx, proxy) {
+			checks = append(checks, Check(c))
+		}
+	}
+	// A port is in use by us while the mesh runs; that is not a fault.
+	running := false
+	if _, err := NewClient(runDir).Status(ctx); err == nil {
+		running = true
+	}
+	for _, p := range []struct{ name, addr, flag string }{
+		{"Prometheus API", "127.0.0.1:9090", "--prometheus-addr"},
+		{"control-plane metrics", "127.0.0.1:15014", "--control-addr"},
+	} {
+		checks = append(checks, checkPort(ctx, p.name, p.addr, p.flag, running))
+	}
+	if runDir == "" {
+		runDir = DefaultRunDir()
+	}
+	return append(checks, checkDir("run directory", runDir, "--run-dir"), checkDir("data directory", DefaultDataDir(), "--data-dir"))
+}
+
+func checkPort(ctx context.Context, name, addr, flag string, running bool) Check {
+	c := Check{Name: name + " " + addr}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
+	switch {
+	case err == nil:
+		ln.Close()
+		c.OK, c.Detail = true, "free"
+	case running && errors.Is(err, syscall.EADDRINUSE):
+		c.OK, c.Detail = true, "in use, a mesh is running"
+	default:
+		c.Detail = err.Error()
+		c.Remedy = "stop what listens there (ss -ltnp), or choose another address with " + flag
+	}
+	return c
+}
+
+// checkDir makes the directory if needed and writes a file in it.
+func checkDir(name, dir, flag string) Check {
+	c := Check{Name: name + " " + dir}
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		probe := filepath.Join(dir, ".doctor")
+		if err = os.WriteFile(probe, []byte("x"), 0o600); err == nil {
+			err = os.Remove(probe)
+		}
+	}
+	if err != nil {
+		c.Detail, c.Remedy = err.Error(), "choose another directory with "+flag
+		return c
+	}
+	c.OK, c.Detail = true, "writable"
+	return c
+}
+
+// ipv6Works reports whether this machine has IPv6 at all.
+func ipv6Works() bool {
+	_, err := os.Stat("/proc/net/if_inet6")
+	return err == nil
+}

@@ -1,0 +1,412 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vitrine-mesh/vitrine/internal/control"
+	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/manifest"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/metricstore"
+	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
+)
+
+// IO is how a Mesh speaks with whoever started it.
+type IO struct {
+	Stdin    io.Reader // what the file name "-" reads
+	Output   io.Writer // lines of the programs, each prefixed by its pod
+	Progress io.Writer // what happens, for a person
+	Log      *slog.Logger
+	// Missing leaves out workload sets whose program is not installed, and
+	// says so, instead of refusing the files. For the demo.
+	Missing bool
+}
+
+// ManifestError is a set of files that cannot be used.
+type ManifestError struct {
+	Lines []string // one "file:line: kind/name: what; what to do" each, warnings included
+	Count int      // errors among them
+}
+
+func (e *ManifestError) Error() string {
+	return fmt.Sprintf("%d errors in the files; nothing was started", e.Count)
+}
+
+// Mesh is one control plane: its sources, stores and servers. Make it with New
+// and call Run once.
+type Mesh struct {
+	cfg     Config
+	io      IO
+	started time.Time
+	stop    chan struct{} // closed by the first `vitrine down`
+	stopped chan struct{} // closed when every workload has ended after that
+	once    sync.Once
+
+	// Set by Run before anything is served, read-only afterwards.
+	net      uint8
+	plane    *control.Plane
+	local    *local.Supervisor
+	store    *metricstore.Store
+	xds      *ads.Server
+	promAddr string
+	ctrlAddr string
+
+	mu   sync.Mutex // guards the rest
+	objs *manifest.Objects
+	runs map[string]registration // programs added by `vitrine run`, by pod key
+}
+
+// New validates cfg and reads the files. It starts nothing. A *ManifestError
+// lists what is wrong with the files.
+func New(cfg Config, stdio IO) (*Mesh, error) {
+	if err := cfg.Normalize(); err != nil {
+		return nil, err
+	}
+	if stdio.Output == nil {
+		stdio.Output = io.Discard
+	}
+	if stdio.Progress == nil {
+		stdio.Progress = io.Discard
+	}
+	if stdio.Log == nil {
+		stdio.Log = slog.New(slog.DiscardHandler)
+	}
+	m := &Mesh{
+		cfg: cfg, io: stdio, started: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{}),
+		runs: map[string]registration{}, objs: &manifest.Objects{},
+	}
+	if len(cfg.Files) > 0 {
+		objs, err := m.load()
+		if err != nil {
+			return nil, err
+		}
+		m.objs = objs
+	}
+	return m, nil
+}
+
+// load reads the files and tells their warnings.
+func (m *Mesh) load() (*manifest.Objects, error) {
+	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Missing})
+	bad := &ManifestError{}
+	for _, d := range diags {
+		bad.Lines = append(bad.Lines, d.String())
+		if !d.Warning {
+			bad.Count++
+		}
+	}
+	if bad.Count > 0 {
+		return nil, bad
+	}
+	for _, line := range bad.Lines {
+		fmt.Fprintln(m.io.Progress, line)
+	}
+	if m.io.Missing {
+		objs.Sets = slices.DeleteFunc(objs.Sets, func(s mesh.WorkloadSet) bool {
+			program, missing := missingProgram(&s)
+			if missing {
+				fmt.Fprintf(m.io.Progress, "left out: %s/%s, since %s is not installed (apt-get install %s)\n", s.Namespace, s.Name, program, packageOf(program))
+			}
+			return missing
+		})
+	}
+	return objs, nil
+}
+
+// Run serves the mesh until ctx ends or `vitrine down` is called, and stops all
+// programs before it returns. If it is killed, programs and proxies go on and
+// the next Run in the same run directory takes them over.
+func (m *Mesh) Run(ctx context.Context) error {
+	lock, err := lockRunDir(m.cfg.RunDir)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if m.net, err = chooseNet(m.cfg.RunDir, m.cfg.DataDir); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(m.cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
+	}
+	if err := m.buildSources(); err != nil {
+		return err
+	}
+	if err := m.buildStores(); err != nil {
+		return err
+	}
+	listeners, err := m.listen(ctx)
+	if err != nil {
+		return err
+	}
+	return m.serve(ctx, listeners)
+}
+
+// buildSources makes the control plane and the supervisor; neither runs yet.
+func (m *Mesh) buildSources() error {
+	var err error
+	m.plane, err = control.New(control.Options{
+		Net: m.net, StatePath: filepath.Join(m.cfg.DataDir, "addresses.json"), Version: m.cfg.Version,
+		DisableIPv6: !ipv6Works(), Log: m.io.Log.With("component", "control"),
+	})
+	if err != nil {
+		return err
+	}
+	m.local, err = local.New(m.localOptions())
+	return err
+}
+
+// buildStores makes what serves proxies and queries.
+func (m *Mesh) buildStores() error {
+	var err error
+	m.xds, err = ads.NewServer(ads.ServerOptions{Config: m.nodeConfig, Log: m.io.Log.With("component", "xds")})
+	if err != nil {
+		return err
+	}
+	remote := make([]metricstore.RemoteWriteConfig, 0, len(m.cfg.RemoteWrite))
+	for _, url := range m.cfg.RemoteWrite {
+		remote = append(remote, metricstore.RemoteWriteConfig{URL: url})
+	}
+	m.store, err = metricstore.Open(metricstore.Options{
+		Dir: filepath.Join(m.cfg.DataDir, "metrics"), ScrapeInterval: m.cfg.ScrapeInterval,
+		RetentionTime: m.cfg.RetentionTime, RetentionBytes: max(m.cfg.RetentionBytes, 0),
+		RuleFiles: m.cfg.RuleFiles, RemoteWrite: remote, ExternalURL: "http://" + m.cfg.PrometheusAddr,
+		Version: m.cfg.Version, Log: m.io.Log.With("component", "metricstore"),
+	})
+	if err != nil {
+		return fmt.Errorf("open the metric store: %w", err)
+	}
+	return nil
+}
+
+// nodeConfig answers a proxy's request for its configuration.
+func (m *Mesh) nodeConfig(nodeID string) (*mesh.NodeConfig, error) {
+	key, err := workloadOfNode(nodeID)
+	if err != nil {
+		return nil, err
+	}
+	return m.plane.View(key)
+}
+
+// workloadOfNode reads sidecar~IP~NAME.NAMESPACE~DOMAIN (mesh.Workload.NodeID).
+func workloadOfNode(nodeID string) (string, error) {
+	parts := strings.Split(nodeID, "~")
+	if len(parts) != 4 {
+		return "", fmt.Errorf("node id %q: want sidecar~IP~NAME.NAMESPACE~DOMAIN", nodeID)
+	}
+	dot := strings.LastIndexByte(parts[2], '.')
+	if dot < 1 || dot == len(parts[2])-1 {
+		return "", fmt.Errorf("node id %q: the third part must be NAME.NAMESPACE", nodeID)
+	}
+	return parts[2][dot+1:] + "/" + parts[2][:dot], nil
+}
+
+// listeners are the sockets of a control plane.
+type listeners struct {
+	control, xds, prometheus, metrics net.Listener
+}
+
+// listen opens every socket before anything starts, so that a port in use is
+// an error of the start.
+func (m *Mesh) listen(ctx context.Context) (l listeners, err error) {
+	var lc net.ListenConfig
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	for _, s := range []struct {
+		to   *net.Listener
+		name string
+	}{{&l.control, controlSocket}, {&l.xds, xdsSocket}} {
+		path := filepath.Join(m.cfg.RunDir, s.name)
+		if err := removeSocket(path); err != nil {
+			return l, err
+		}
+		if *s.to, err = lc.Listen(ctx, "unix", path); err != nil {
+			return l, fmt.Errorf("open %s: %w", path, err)
+		}
+	}
+	if l.prometheus, err = lc.Listen(ctx, "tcp", m.cfg.PrometheusAddr); err != nil {
+		return l, fmt.Errorf("open the Prometheus API: %w (another Prometheus? choose another address with --prometheus-addr)", err)
+	}
+	if l.metrics, err = lc.Listen(ctx, "tcp", m.cfg.ControlAddr); err != nil {
+		return l, fmt.Errorf("open the control plane's metrics: %w (choose another address with --control-addr)", err)
+	}
+	m.promAddr, m.ctrlAddr = l.prometheus.Addr().String(), l.metrics.Addr().String()
+	return l, nil
+}
+
+func (l *listeners) close() {
+	for _, ln := range []net.Listener{l.control, l.xds, l.prometheus, l.metrics} {
+		if ln != nil {
+			ln.Close()
+		}
+	}
+}
+
+// serve runs all components. They end in this order: programs first, while
+// proxies can still be reached and scraped; then servers and stores.
+func (m *Mesh) serve(ctx context.Context, l listeners) error {
+	defer l.close()
+	// Components live until the programs have stopped, not until ctx ends.
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, gctx := errgroup.WithContext(base)
+	queries, err := m.queryHandler()
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return m.plane.Run(gctx) })
+	g.Go(func() error { return m.xds.Serve(gctx, l.xds) })
+	g.Go(func() error { return m.store.Run(gctx) })
+	g.Go(func() error { return m.local.Run(gctx) })
+	g.Go(func() error { return m.follow(gctx) })
+	g.Go(func() error { return serveHTTP(gctx, l.prometheus, queries) })
+	g.Go(func() error { return serveHTTP(gctx, l.metrics, m.metricsHandler()) })
+	g.Go(func() error { return serveHTTP(gctx, l.control, m.controlHandler()) })
+	if m.cfg.Watch && len(m.cfg.Files) > 0 {
+		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, m.reload) })
+	}
+	if err := m.apply(); err != nil {
+		cancel()
+		return errors.Join(err, ignoreCancelled(g.Wait()))
+	}
+	g.Go(func() error {
+		// Whoever asks first: Ctrl-C, `vitrine down`, or a component that failed.
+		select {
+		case <-ctx.Done():
+		case <-m.stop:
+		case <-gctx.Done():
+			return nil
+		}
+		fmt.Fprintln(m.io.Progress, "stopping the programs")
+		err := m.local.Stop(gctx)
+		close(m.stopped)
+		// The answer to `vitrine down` leaves before its socket closes.
+		time.AfterFunc(100*time.Millisecond, cancel)
+		return err
+	})
+	return ignoreCancelled(g.Wait())
+}
+
+func ignoreCancelled(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// serveHTTP serves h until ctx ends, then lets running requests finish.
+func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(ln) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	if err := server.Shutdown(grace); err != nil {
+		_ = server.Close() // it has no more to say
+	}
+	_ = <-done // http.ErrServerClosed
+	return nil
+}
+
+// apply hands the loaded objects and the registered programs on.
+func (m *Mesh) apply() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plane.SetServices("files", m.objs.Services)
+	if err := m.local.Apply(m.objs.Sets); err != nil {
+		return fmt.Errorf("apply the files: %w", err)
+	}
+	return nil
+}
+
+// reload reads the files again; if anything is wrong, what runs stays.
+func (m *Mesh) reload() {
+	objs, err := m.load()
+	if err != nil {
+		if bad, ok := errors.AsType[*ManifestError](err); ok {
+			fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
+		}
+		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
+		return
+	}
+	m.mu.Lock()
+	m.objs = objs
+	m.mu.Unlock()
+	if err := m.apply(); err != nil {
+		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
+		return
+	}
+	fmt.Fprintln(m.io.Progress, "applied the change")
+}
+
+// follow keeps the scraped targets and the proxies in step with the snapshot.
+func (m *Mesh) follow(ctx context.Context) error {
+	m.store.SetTargets("vitrine", []metricstore.Target{{
+		Address: m.ctrlAddr, Path: "/metrics", Labels: map[string]string{"app": "istiod", "pod": "vitrine", "namespace": "istio-system"},
+	}})
+	for s := range m.plane.Watch(ctx) {
+		m.xds.Notify()
+		m.store.SetTargets(proxyJob, m.targets(s))
+	}
+	return nil
+}
+
+// proxyJob is the scrape job of proxies, named as in Istio's addon.
+const proxyJob = "kubernetes-pods"
+
+func (m *Mesh) path(name string) string { return filepath.Join(m.cfg.RunDir, name) }
+
+// targets are the metrics ports of all proxies that run.
+func (m *Mesh) targets(s *mesh.Snapshot) []metricstore.Target {
+	out := make([]metricstore.Target, 0, len(s.Workloads))
+	for i := range s.Workloads {
+		out = append(out, proxyTarget(&s.Workloads[i]))
+	}
+	return out
+}
+
+// proxyTarget labels a proxy as Istio's addon Prometheus does: the pod's labels
+// with their names made valid, namespace and pod.
+func proxyTarget(w *mesh.Workload) metricstore.Target {
+	labels := make(map[string]string, len(w.Labels)+3)
+	for k, v := range w.Labels {
+		labels[labelName(k)] = v
+	}
+	maps.Copy(labels, map[string]string{"namespace": w.Namespace, "pod": w.Name, "node": "localhost"})
+	return metricstore.Target{
+		Address: net.JoinHostPort(w.IP.String(), strconv.Itoa(mesh.PortMerged)), Path: "/stats/prometheus", Labels: labels,
+	}
+}
+
+// labelName makes a Kubernetes label's name a Prometheus one, as labelmap does.
+func labelName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, s)
+}

@@ -1,0 +1,147 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// registration is one program added by `vitrine run`.
+type registration struct {
+	service mesh.Service
+}
+
+// gracePeriod is what a program has between SIGTERM and SIGKILL, Kubernetes'
+// default.
+const gracePeriod = 30 * time.Second
+
+// register makes the workload and the service of a program that the caller is
+// about to execute.
+func (m *Mesh) register(r *RunRequest) (RunResponse, error) {
+	set, service, err := programOf(r)
+	if err != nil {
+		return RunResponse{}, err
+	}
+	w, bootstrap, err := m.local.Prepare(set)
+	if err != nil {
+		return RunResponse{}, err
+	}
+	m.mu.Lock()
+	m.runs[w.Key()] = registration{service: service}
+	m.plane.SetServices("run", m.runServices())
+	m.mu.Unlock()
+	return RunResponse{
+		Pod: w.Name, Namespace: w.Namespace, IP: w.IP.String(),
+		Exec: []string{m.cfg.ProxyBinary, "sidecar", "--bootstrap", bootstrap},
+	}, nil
+}
+
+// unregister forgets a program that ended; its service goes with the last one.
+func (m *Mesh) unregister(key string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, ok := m.runs[key]; !ok {
+		return
+	}
+	delete(m.runs, key)
+	m.plane.SetServices("run", m.runServices())
+}
+
+// runServices merges the registrations of equal services: a service has the
+// ports of all its programs. A service that the files define too is theirs.
+// m.mu is held.
+func (m *Mesh) runServices() []mesh.Service {
+	fromFiles := map[mesh.ServiceRef]bool{}
+	for i := range m.objs.Services {
+		s := &m.objs.Services[i]
+		fromFiles[mesh.ServiceRef{Name: s.Name, Namespace: s.Namespace}] = true
+	}
+	merged := map[string]mesh.Service{}
+	for _, key := range slices.Sorted(maps.Keys(m.runs)) {
+		s := m.runs[key].service
+		if fromFiles[mesh.ServiceRef{Name: s.Name, Namespace: s.Namespace}] {
+			continue
+		}
+		old, ok := merged[s.Host]
+		if !ok {
+			s.Ports = slices.Clone(s.Ports)
+			merged[s.Host] = s
+			continue
+		}
+		for _, p := range s.Ports {
+			if !slices.ContainsFunc(old.Ports, func(o mesh.ServicePort) bool { return o.Port == p.Port }) {
+				old.Ports = append(old.Ports, p)
+			}
+		}
+		merged[s.Host] = old
+	}
+	return slices.SortedFunc(maps.Values(merged), func(a, b mesh.Service) int { return cmp.Compare(a.Host, b.Host) })
+}
+
+// programOf is the workload set and the service that a request asks for.
+func programOf(r *RunRequest) (mesh.WorkloadSet, mesh.Service, error) {
+	if len(r.Args) == 0 {
+		return mesh.WorkloadSet{}, mesh.Service{}, errors.New("no command given")
+	}
+	r.Namespace = cmp.Or(r.Namespace, mesh.DefaultNamespace)
+	for what, name := range map[string]string{"service": r.Service, "namespace": r.Namespace} {
+		if !validName(name) {
+			return mesh.WorkloadSet{}, mesh.Service{}, fmt.Errorf("%s name %q: use lower-case letters, digits and dashes, at most 63", what, name)
+		}
+	}
+	labels := map[string]string{"app": r.Service}
+	name := r.Service
+	if r.Version != "" {
+		labels["version"] = r.Version
+		name += "-" + strings.ToLower(strings.NewReplacer(".", "-", "_", "-").Replace(r.Version))
+		if !validName(name) {
+			return mesh.WorkloadSet{}, mesh.Service{}, fmt.Errorf("version %q cannot be part of a name: use letters, digits, dots and dashes", r.Version)
+		}
+	}
+	maps.Copy(labels, r.Labels)
+	container := mesh.Container{Name: r.Service, Args: r.Args, Dir: r.Dir}
+	service := mesh.Service{
+		ServiceRef: mesh.ServiceRef{Name: r.Service, Namespace: r.Namespace, Host: r.Service + "." + r.Namespace + ".svc." + mesh.DefaultDomain},
+		Selector:   map[string]string{"app": r.Service},
+	}
+	for _, p := range r.Ports {
+		protocol := mesh.ProtocolFromPort(p.Protocol, "", "", p.Port)
+		portName := fmt.Sprintf("%s-%d", protocol, p.Port)
+		container.Ports = append(container.Ports, mesh.ContainerPort{Name: portName, Port: p.Port, Protocol: protocol})
+		service.Ports = append(service.Ports, mesh.ServicePort{Name: portName, Port: p.Port, TargetPort: p.Port, Protocol: protocol})
+	}
+	for _, p := range r.Publish {
+		i := slices.IndexFunc(service.Ports, func(s mesh.ServicePort) bool { return s.TargetPort == p.Port })
+		if i < 0 {
+			protocol := mesh.ProtocolFromPort("", "", "", p.Port)
+			container.Ports = append(container.Ports, mesh.ContainerPort{Port: p.Port, Protocol: protocol})
+			service.Ports = append(service.Ports, mesh.ServicePort{Name: fmt.Sprintf("port-%d", p.Port), Port: p.Port, TargetPort: p.Port, Protocol: protocol})
+			i = len(service.Ports) - 1
+		}
+		service.Ports[i].Publish = append(service.Ports[i].Publish, p.Host)
+	}
+	return mesh.WorkloadSet{
+		Kind: mesh.KindProgram, Namespace: r.Namespace, Name: name, Replicas: 1, Labels: labels,
+		ServiceAccount: "default", Restart: mesh.RestartNever, GracePeriod: gracePeriod,
+		Containers: []mesh.Container{container}, Publish: r.Publish,
+	}, service, nil
+}
+
+// validName is DNS-1123's rule for labels, which Kubernetes names follow.
+func validName(s string) bool {
+	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for _, c := range s {
+		if c != '-' && (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return true
+}
