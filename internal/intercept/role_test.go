@@ -8,9 +8,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -18,7 +21,10 @@ import (
 // play runs this test binary as a program in a case. Roles print one line when
 // they are ready, and their result to stdout.
 func play(role string, args []string) error {
-	ctx := context.Background()
+	// Holding the default action of a signal in reserve keeps "block" from
+	// looking like a deadlock to the runtime.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGWINCH)
+	defer stop()
 	switch role {
 	case "get": // get NETWORK ADDR: connects and copies what the peer says
 		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
@@ -87,6 +93,62 @@ func play(role string, args []string) error {
 			fmt.Fprintln(os.Stdout, strings.Join(line, " "))
 		}
 		return nil
+	case "pingpong": // pingpong NETWORK ADDR: five questions in one flow
+		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		var said []string
+		for i := range 5 {
+			fmt.Fprint(c, i)
+			buf := make([]byte, 100)
+			n, err := c.Read(buf)
+			if err != nil {
+				return err
+			}
+			said = append(said, string(buf[:n]))
+		}
+		fmt.Fprintln(os.Stdout, strings.Join(said, ","))
+		return nil
+	case "manyflows": // manyflows ADDR N: counts the answers to N sockets
+		n, err := strconv.Atoi(args[1])
+		if err != nil {
+			return err
+		}
+		answered := 0
+		for range n {
+			c, err := new(net.Dialer).DialContext(ctx, "udp4", args[0])
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			fmt.Fprint(c, "hello")
+			_ = c.SetReadDeadline(time.Now().Add(patience))
+			if _, err := c.Read(make([]byte, 100)); err == nil {
+				answered++
+			}
+		}
+		fmt.Fprintln(os.Stdout, answered)
+		return nil
+	case "udpecho": // udpecho ADDR: answers "inside DATA" until stdin ends
+		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", args[0])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stdout, "ready")
+		go func() {
+			buf := make([]byte, 2048)
+			for {
+				n, from, err := pc.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				_, _ = pc.WriteTo(append([]byte("inside "), buf[:n]...), from)
+			}
+		}()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		return pc.Close()
 	case "lines": // echoes the lines of stdin
 		s := bufio.NewScanner(os.Stdin)
 		for s.Scan() {
@@ -99,6 +161,20 @@ func play(role string, args []string) error {
 		fmt.Fprintln(os.Stdout, "ready")
 		<-c
 		os.Exit(7)
+	case "block": // until a signal ends it
+		<-ctx.Done()
+		return ctx.Err()
+	case "tree": // with a child and a daemon that leaves the session
+		for _, attr := range []*syscall.SysProcAttr{{}, {Setsid: true}} {
+			child := exec.CommandContext(ctx, "/proc/self/exe", "role", "block")
+			child.SysProcAttr = attr
+			if err := child.Start(); err != nil {
+				return err
+			}
+		}
+		fmt.Fprintln(os.Stdout, "ready")
+		<-ctx.Done()
+		return ctx.Err()
 	case "sidecar":
 		return playSidecar(ctx)
 	}

@@ -1,0 +1,165 @@
+package intercept_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+)
+
+// echoUDP is a UDP server on the host that answers "echo DATA".
+func echoUDP(t *testing.T, network, addr string) *net.UDPConn {
+	t.Helper()
+	pc, err := new(net.ListenConfig).ListenPacket(t.Context(), network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, _ := pc.(*net.UDPConn)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		buf := make([]byte, 65536)
+		for {
+			n, from, err := conn.ReadFromUDP(buf)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteToUDP(append([]byte("echo "), buf[:n]...), from)
+		}
+	}()
+	t.Cleanup(func() {
+		conn.Close()
+		<-done
+	})
+	return conn
+}
+
+// TestUDPRoundTrip: datagrams to the host pass, in both families and more than
+// one in a flow; the answer comes from the address that was asked.
+func TestUDPRoundTrip(t *testing.T) {
+	c := startCase(t, config(t))
+	for _, tc := range []struct{ network, addr string }{
+		{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}, {"udp4", hostAddress(t) + ":0"},
+	} {
+		t.Run(tc.addr, func(t *testing.T) {
+			server := echoUDP(t, tc.network, tc.addr)
+			to := server.LocalAddr().String()
+			for range 2 {
+				// Connected sockets drop answers from other addresses.
+				if got := run(t, c, "get", tc.network, to, "hello"); got != "echo hello" {
+					t.Errorf("got %q", got)
+				}
+			}
+			big := strings.Repeat("x", 1800)
+			if got := run(t, c, "get", tc.network, to, big); got != "echo "+big {
+				t.Errorf("got %d bytes", len(got))
+			}
+			if got, want := run(t, c, "pingpong", tc.network, to), "echo 0,echo 1,echo 2,echo 3,echo 4\n"; got != want {
+				t.Errorf("several in one flow: %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// hostAddress is an address of this host that is not loopback.
+func hostAddress(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && !n.IP.IsLoopback() {
+			return n.IP.String()
+		}
+	}
+	return "127.0.0.5"
+}
+
+// TestUDPInsideStaysInside: programs of a case reach each other directly.
+func TestUDPInsideStaysInside(t *testing.T) {
+	c := startCase(t, config(t))
+	for _, addr := range []string{"127.0.0.1:7001", "10.77.0.2:7002", "[::1]:7003", "[fd77::2]:7004"} {
+		p := role(t, c, "udpecho", addr).ready(t)
+		if got := run(t, c, "get", "udp", addr, "hello"); got != "inside hello" {
+			t.Errorf("%s: got %q", addr, got)
+		}
+		p.stdin.Close()
+		p.result(t)
+	}
+}
+
+// TestUDPFlowsAreBounded: more flows than allowed work one after the other, and
+// silent ones are closed; the descriptors of this process tell.
+func TestUDPFlowsAreBounded(t *testing.T) {
+	cfg := config(t)
+	cfg.MaxUDPFlows, cfg.UDPIdle = 4, 100*time.Millisecond
+	c := startCase(t, cfg)
+	to := echoUDP(t, "udp4", "127.0.0.1:0").LocalAddr().String()
+	run(t, c, "get", "udp4", to, "warm up")
+	waitFor(t, "the first flow to end", func() bool { return udpSockets(t) <= 1 })
+	if got, want := run(t, c, "manyflows", to, "40"), "40\n"; got != want {
+		t.Errorf("%s of 40 flows were answered", got)
+	}
+	if got := udpSockets(t); got > 1+4 {
+		t.Errorf("%d sockets to the host, want at most the server's and 4", got)
+	}
+	waitFor(t, "silent flows to end", func() bool { return udpSockets(t) <= 1 })
+}
+
+// udpSockets counts the UDP sockets of this network namespace.
+func udpSockets(t *testing.T) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/net/udp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inodes := ownSockets(t)
+	n := 0
+	for _, line := range lines(string(data))[1:] {
+		if f := strings.Fields(line); inodes[f[9]] {
+			n++
+		}
+	}
+	return n
+}
+
+// ownSockets are the inodes of this process's sockets.
+func ownSockets(t *testing.T) map[string]bool {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for _, e := range entries {
+		link, err := os.Readlink("/proc/self/fd/" + e.Name())
+		if err != nil {
+			continue
+		}
+		if inode, ok := strings.CutPrefix(link, "socket:["); ok {
+			found[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	return found
+}
+
+// waitFor polls until ok or the end of patience.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
