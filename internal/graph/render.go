@@ -41,6 +41,8 @@ func (g *Graph) WriteTable(w io.Writer) error {
 			rate, errs = perSecond(e.RequestsPerSecond), percent(e.ErrorShare)
 		} else if e.ConnectionsOpened > 0 {
 			rate = number(e.ConnectionsOpened) + " conn"
+		} else if m := e.MessagesSentPerSecond + e.MessagesReceivedPerSecond; m > 0 {
+			rate = number(m) + " msg/s"
 		}
 		if e.Latency != nil {
 			p50, p95, p99 = millis(e.Latency.P50), millis(e.Latency.P95), millis(e.Latency.P99)
@@ -221,6 +223,8 @@ func (e *Edge) summary() []string {
 		if e.Latency != nil {
 			out = append(out, "p95 "+millis(e.Latency.P95))
 		}
+	case e.MessagesSentPerSecond+e.MessagesReceivedPerSecond > 0:
+		out = append(out, string(e.Protocol)+" "+number(e.MessagesSentPerSecond+e.MessagesReceivedPerSecond)+" msg/s")
 	default:
 		out = append(out, string(e.Protocol)+" "+bytesPerSecond(e.BytesSentPerSecond+e.BytesReceivedPerSecond))
 	}
