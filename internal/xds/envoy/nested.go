@@ -99,8 +99,15 @@ type mapEntry[T any, P pointer[T]] struct {
 
 func (*mapEntry[T, P]) FullName() string { return "map entry" }
 func (e *mapEntry[T, P]) visit(v *visitor) {
-	v.str(1, "key", &e.key)
+	v.always(1, &e.key)
 	message[T, P](v, 2, "value", &e.value)
+}
+
+// always is a string of a map entry, which is written even if it is empty.
+func (v *visitor) always(num protowire.Number, s *string) {
+	text := s
+	v.optStr(num, "", &text)
+	*s = *text
 }
 
 // stringMap is a map from strings to strings, written in the order of keys.
@@ -135,8 +142,8 @@ type stringEntry struct{ key, value string }
 
 func (*stringEntry) FullName() string { return "map entry" }
 func (e *stringEntry) visit(v *visitor) {
-	v.str(1, "key", &e.key)
-	v.str(2, "value", &e.value)
+	v.always(1, &e.key)
+	v.always(2, &e.value)
 }
 
 // anyOf is a google.protobuf.Any that holds one of the messages of known.
@@ -199,7 +206,7 @@ type anyEntry struct {
 
 func (*anyEntry) FullName() string { return "map entry" }
 func (e *anyEntry) visit(v *visitor) {
-	v.str(1, "key", &e.key)
+	v.always(1, &e.key)
 	anyOf(v, 2, "value", &e.value)
 }
 

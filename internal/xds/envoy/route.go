@@ -95,5 +95,5 @@ func (*ClusterWeight) FullName() string { return routeV3 + "WeightedCluster.Clus
 
 func (w *ClusterWeight) visit(v *visitor) {
 	v.str(1, "name", &w.Name)
-	message(v, 3, "weight", &w.Weight)
+	message(v, 2, "weight", &w.Weight)
 }
