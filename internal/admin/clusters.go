@@ -176,8 +176,7 @@ type (
 		Name  string `json:"name"`
 	}
 	healthDump struct {
-		EDS       string `json:"eds_health_status,omitempty"`
-		FailedEDS bool   `json:"failed_eds_health,omitempty"`
+		EDS string `json:"eds_health_status"`
 	}
 )
 
@@ -210,7 +209,7 @@ func hostJSON(h *HostStatus) hostDump {
 		Health: healthDump{EDS: "HEALTHY"},
 	}
 	if h.Unhealthy {
-		d.Health = healthDump{EDS: "UNHEALTHY", FailedEDS: true}
+		d.Health = healthDump{EDS: "UNHEALTHY"}
 	}
 	for _, stat := range h.stats() {
 		sd := statDump{Name: stat.name}

@@ -56,10 +56,10 @@ func parseStats(text string) []stat {
 		name, rest, labelled := strings.Cut(series, "{")
 		switch kinds[name] {
 		case "counter":
-			out = append(out, stat{name: series, kind: statCounter, value: value})
+			out = append(out, stat{name: series, kind: statCounter, value: whole(value)})
 			continue
 		case "gauge":
-			out = append(out, stat{name: series, kind: statGauge, value: value})
+			out = append(out, stat{name: series, kind: statGauge, value: whole(value)})
 			continue
 		}
 		base, ok := strings.CutSuffix(name, "_bucket")
@@ -69,6 +69,15 @@ func parseStats(text string) []stat {
 		out = addBucket(out, base, rest, value)
 	}
 	return out
+}
+
+// whole writes a whole number without exponent, as Envoy does.
+func whole(value string) string {
+	v, err := strconv.ParseFloat(value, 64)
+	if err != nil || v != math.Trunc(v) || math.Abs(v) >= 1<<53 {
+		return value
+	}
+	return strconv.FormatInt(int64(v), 10)
 }
 
 // addBucket adds one _bucket sample to the histogram at the end of out, or
@@ -101,7 +110,7 @@ func quantiles() []float64 { return []float64{0, 25, 50, 75, 90, 95, 99, 99.5, 9
 // quantile estimates a percentile by linear interpolation within its bucket;
 // NaN when nothing was observed.
 func (s *stat) quantile(percent float64) float64 {
-	if !s.used() {
+	if s.kind != statHistogram || !s.used() {
 		return math.NaN()
 	}
 	rank := percent / 100 * s.buckets[len(s.buckets)-1].count
