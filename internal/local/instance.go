@@ -343,7 +343,15 @@ func (s *Supervisor) remove(ctx context.Context, p *instance) {
 		final := p.final
 		s.pending = append(s.pending, func() { f(p.key, final) })
 	}
-	s.o.Release(p.key)
+	s.pending = append(s.pending, func() {
+		// Index is called with the lock held, too: the number of a name that
+		// came again meanwhile is not given away.
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.pods[p.key] == nil {
+			s.o.Release(p.key)
+		}
+	})
 	s.wake()
 }
 
@@ -428,7 +436,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 	for _, t := range targets {
 		found := false
 		for _, p := range s.pods {
-			if !matches(t, &p.boot.Workload) {
+			if !matches(t, &p.boot.Workload) || p.isStopping() {
 				continue
 			}
 			found = true
@@ -453,7 +461,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 			w.hash = templateHash(&w.set, w.restartedAt)
 		}
 		for _, p := range s.pods {
-			if keyOf(&p.boot.Set) == k {
+			if keyOf(&p.boot.Set) == k && !p.isStopping() {
 				keys = append(keys, p.key)
 			}
 		}

@@ -257,12 +257,12 @@ func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*instance)
 }
 
 // Settled reports whether everything that was applied is as it should be: every
-// wanted pod is ready or has ended for good, and none is left over.
+// wanted pod is ready or has ended for good, and no other one is in service.
 func (s *Supervisor) Settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bySet, unwanted := s.census()
-	if !s.applied || len(unwanted) > 0 {
+	if !s.applied || slices.ContainsFunc(unwanted, func(p *instance) bool { return !p.isStopping() }) {
 		return false
 	}
 	now := time.Now()

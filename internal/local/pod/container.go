@@ -214,11 +214,20 @@ func (c *container) signal(ctx context.Context, proc Process, sig syscall.Signal
 // has to be restarted; it has room for one.
 func (c *container) probe(ctx context.Context, start time.Time, sick chan<- error) {
 	exec := Program{Env: c.program.Env, Dir: c.program.Dir}
+	// Whatever holds the container up is told, before it has consequences too.
+	failed := func(cause error) {
+		c.r.mu.Lock()
+		known := c.status.Message == cause.Error()
+		c.r.mu.Unlock()
+		if !known {
+			c.r.update(func() { c.status.Message = cause.Error() })
+		}
+	}
 	watch := func(p *mesh.Probe, first verdict, changed func(verdict, error) bool) {
 		q := withDefaults(p)
 		q.Exec = expandAll(q.Exec, c.r.o.Bootstrap)
 		w := watcher{
-			probe: q, started: start, verdict: first, changed: changed,
+			probe: q, started: start, verdict: first, changed: changed, failed: failed,
 			ask: func(ctx context.Context) error { return ask(ctx, c.r.place, &q, exec) },
 		}
 		w.run(ctx)
@@ -241,7 +250,7 @@ func (c *container) probe(ctx context.Context, start time.Time, sick chan<- erro
 			return
 		}
 		c.r.update(func() {
-			c.status.Started = true
+			c.status.Started, c.status.Message = true, ""
 			c.status.Ready = c.spec.Readiness == nil
 		})
 	}
@@ -259,9 +268,9 @@ func (c *container) probe(ctx context.Context, start time.Time, sick chan<- erro
 		wg.Go(func() {
 			watch(c.spec.Readiness, failing, func(v verdict, cause error) bool {
 				c.r.update(func() {
-					c.status.Ready, c.status.Message = v == passing, ""
-					if cause != nil {
-						c.status.Message = cause.Error()
+					c.status.Ready = v == passing
+					if cause == nil {
+						c.status.Message = ""
 					}
 				})
 				return true

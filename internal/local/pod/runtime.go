@@ -17,8 +17,12 @@ import (
 // endpoint any more (debounce of the control plane 100 ms, push, and slack).
 const EndpointPropagation = 500 * time.Millisecond
 
-// DrainTimeout bounds how long requests in flight may hold up the end of a pod.
-const DrainTimeout = 15 * time.Second
+// Bounds of how long requests in flight may hold up the end of a pod: when
+// others take over its work, and when the whole mesh ends.
+const (
+	DrainTimeout     = 15 * time.Second
+	downDrainTimeout = 2 * time.Second
+)
 
 // Hooks connect the programs' life with the proxy. Each may be nil.
 type Hooks struct {
@@ -147,12 +151,16 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	defer close(r.end)
 	r.mu.Lock()
 	serving := r.status.Phase == Running && r.propagate
+	limit := downDrainTimeout
+	if r.propagate {
+		limit = DrainTimeout
+	}
 	r.mu.Unlock()
 	if serving {
 		sleep(ctx, EndpointPropagation)
 	}
 	if r.hooks.Drain != nil {
-		drain, cancel := context.WithTimeout(ctx, DrainTimeout)
+		drain, cancel := context.WithTimeout(ctx, limit)
 		r.hooks.Drain(drain)
 		cancel()
 	}

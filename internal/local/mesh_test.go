@@ -1,0 +1,312 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/vitrine-mesh/vitrine/internal/control"
+	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
+)
+
+// testNet is the network byte of the meshes of this package's tests, which run
+// one after the other.
+const testNet = 109
+
+// binaries are the real programs under test, readable by every user.
+var binaries struct{ dir, proxy, self string }
+
+func TestMain(m *testing.M) {
+	if os.Getenv(programEnv) != "" {
+		os.Exit(runProgram(os.Args[1:]))
+	}
+	if dir := os.Getenv(supervisorEnv); dir != "" {
+		os.Exit(superviseUntilKilled(dir))
+	}
+	code, err := buildAndRun(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func buildAndRun(m *testing.M) (int, error) {
+	binaries.dir = os.Getenv(binariesEnv)
+	if binaries.dir == "" {
+		dir, err := os.MkdirTemp("", "vt")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		if err := os.Chmod(dir, 0o755); err != nil {
+			return 0, err
+		}
+		binaries.dir = dir
+		build := exec.Command("go", "build", "-o", filepath.Join(dir, "vitrine-proxy"), "../../cmd/vitrine-proxy")
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("build vitrine-proxy: %w\n%s", err, out)
+		}
+		self, err := os.ReadFile("/proc/self/exe")
+		if err != nil {
+			return 0, err
+		}
+		if err := os.WriteFile(filepath.Join(dir, "program"), self, 0o755); err != nil {
+			return 0, err
+		}
+	}
+	binaries.proxy = filepath.Join(binaries.dir, "vitrine-proxy")
+	binaries.self = filepath.Join(binaries.dir, "program")
+	code := m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			return 1, err
+		}
+	}
+	return code, nil
+}
+
+// world is a whole control plane: the real plane, the real ADS server, the
+// supervisor under test, and the sockets that pods use.
+type world struct {
+	dir   string
+	plane *control.Plane
+	sup   *local.Supervisor
+
+	mu     sync.Mutex
+	output []string          // "pod/container: line"
+	gone   []string          // keys
+	finals map[string]string // key to the last metrics
+}
+
+// open starts a control plane in dir. The returned function ends it, leaving the
+// pods.
+func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
+	w = &world{dir: dir, finals: map[string]string{}}
+	logger := slog.New(slog.NewTextHandler(log, nil))
+	if w.plane, err = control.New(control.Options{Net: testNet, StatePath: filepath.Join(dir, "state.json"), Log: logger}); err != nil {
+		return nil, nil, err
+	}
+	server, err := ads.NewServer(ads.ServerOptions{Log: logger, Config: func(node string) (*mesh.NodeConfig, error) {
+		key, err := control.NodeKey(node)
+		if err != nil {
+			return nil, err
+		}
+		return w.plane.View(key)
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	w.sup, err = local.New(local.Options{
+		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: binaries.proxy, Net: testNet,
+		XDSSocket: filepath.Join(dir, "xds.sock"), ControlSocket: filepath.Join(dir, "control.sock"),
+		Index: w.plane.Index, Release: w.plane.Release, Log: logger,
+		Hooks: local.Hooks{
+			WorkloadChanged: w.plane.SetWorkload,
+			WorkloadGone: func(key string, final []byte) {
+				w.plane.RemoveWorkload(key)
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				w.gone = append(w.gone, key)
+				w.finals[key] = string(final)
+			},
+		},
+		Output: func(pod, container string, line []byte) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.output = append(w.output, pod+"/"+container+": "+string(line))
+		},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	xdsListener, err := listen(filepath.Join(dir, "xds.sock"))
+	if err != nil {
+		return nil, nil, err
+	}
+	controlListener, err := listen(filepath.Join(dir, "control.sock"))
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { w.plane.Run(ctx) })
+	wg.Go(func() { server.Serve(ctx, xdsListener) })
+	wg.Go(func() {
+		for range w.plane.Watch(ctx) {
+			server.Notify()
+		}
+	})
+	api := &http.Server{Handler: http.HandlerFunc(w.final)}
+	wg.Go(func() { api.Serve(controlListener) })
+	failed := make(chan error, 1)
+	wg.Go(func() { failed <- w.sup.Run(ctx) })
+	return w, func() {
+		cancel()
+		api.Close()
+		wg.Wait()
+	}, nil
+}
+
+func listen(path string) (net.Listener, error) {
+	os.Remove(path)
+	return net.Listen("unix", path)
+}
+
+func (w *world) final(rw http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil || r.URL.Path != "/v1/final" || !w.sup.Final(r.FormValue("pod"), body) {
+		rw.WriteHeader(http.StatusNotFound)
+	}
+}
+
+// newWorld is open for a test: the pods end with it.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	w, _ := reopen(t, dir)
+	return w
+}
+
+// reopen starts a control plane in the directory of another one.
+func reopen(t *testing.T, dir string) (w *world, detach func()) {
+	t.Helper()
+	w, closeWorld, err := open(dir, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var once sync.Once
+	t.Cleanup(func() {
+		once.Do(func() {
+			if t.Failed() {
+				w.showLogs(t)
+			}
+			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			defer cancel()
+			if err := w.sup.Stop(ctx); err != nil {
+				t.Errorf("stop: %v", err)
+			}
+			closeWorld()
+		})
+	})
+	return w, func() { once.Do(closeWorld) }
+}
+
+func (w *world) showLogs(t *testing.T) {
+	t.Helper()
+	logs, _ := filepath.Glob(filepath.Join(w.dir, "data", "logs", "*", "*", "*.log"))
+	for _, path := range logs {
+		data, _ := os.ReadFile(path)
+		t.Logf("%s:\n%s", path, data)
+	}
+}
+
+// apply declares the wanted sets.
+func (w *world) apply(t *testing.T, sets ...mesh.WorkloadSet) {
+	t.Helper()
+	if err := w.sup.Apply(sets); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deployment is a set whose one container runs a program of runProgram; one that
+// serves is ready when it listens.
+func deployment(name string, replicas int, args ...string) mesh.WorkloadSet {
+	c := container("app", args...)
+	if len(args) == 2 && args[1] == "8080" {
+		c.Readiness = &mesh.Probe{TCP: &mesh.TCPProbe{Port: 8080}, Period: 20 * time.Millisecond, Timeout: 5 * time.Second}
+	}
+	return mesh.WorkloadSet{
+		Kind: mesh.KindDeployment, Namespace: "default", Name: name, Replicas: replicas,
+		Labels: map[string]string{"app": name}, ServiceAccount: "default",
+		Restart: mesh.RestartAlways, GracePeriod: 5 * time.Second,
+		Containers: []mesh.Container{c},
+	}
+}
+
+func container(name string, args ...string) mesh.Container {
+	return mesh.Container{
+		Name: name, Args: append([]string{binaries.self}, args...),
+		Env:   []mesh.EnvVar{{Name: programEnv, Value: "1"}, {Name: "POD_IP", FieldPath: "status.podIP"}},
+		Ports: []mesh.ContainerPort{{Port: 8080, Protocol: mesh.ProtocolHTTP}},
+	}
+}
+
+// eventually waits until ok returns nil, and fails with its last error.
+func eventually(t *testing.T, limit time.Duration, ok func() error) {
+	t.Helper()
+	deadline := time.NewTimer(limit)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("after %s: %v", limit, err)
+		case <-tick.C:
+		}
+	}
+}
+
+// settled waits until the supervisor has nothing more to do.
+func (w *world) settled(t *testing.T) []local.PodStatus {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error {
+		if !w.sup.Settled() {
+			return fmt.Errorf("not settled: %s", w.describe())
+		}
+		return nil
+	})
+	return w.sup.Pods()
+}
+
+func (w *world) describe() string {
+	var b strings.Builder
+	for _, p := range w.sup.Pods() {
+		fmt.Fprintf(&b, "%s %s %q %q ready=%v stopping=%v; ", p.Workload.Name, p.Status.Phase, p.Status.Reason, p.Status.Message, p.Workload.Ready, p.Stopping)
+	}
+	return b.String()
+}
+
+// get asks a pod's program, through its proxy.
+func get(p *local.PodStatus, path string) (string, error) {
+	return fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortWireBase), path)
+}
+
+func fetch(addr netip.AddrPort, path string) (string, error) {
+	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get("http://" + addr.String() + path)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(body), err
+}

@@ -1,0 +1,479 @@
+package local_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// Environment of this test binary in its other roles.
+const (
+	supervisorEnv = "VITRINE_TEST_SUPERVISOR" // the directory to supervise in
+	binariesEnv   = "VITRINE_TEST_BINARIES"   // where the programs are
+)
+
+func TestReplicasShareAPort(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 3, "serve", "8080"))
+	pods := w.settled(t)
+	if len(pods) != 3 {
+		t.Fatalf("%d pods: %s", len(pods), w.describe())
+	}
+	for i := range pods {
+		p := &pods[i]
+		body, err := get(p, "/")
+		want := fmt.Sprintf("%s %d %s", p.Workload.Name, os.Getuid(), p.Workload.CaseIP)
+		if err != nil || body != want {
+			t.Errorf("pod %s answers %q, %v; want %q", p.Workload.Name, body, err, want)
+		}
+		if body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortHealth), "/healthz/ready"); err != nil || body != "ready\n" {
+			t.Errorf("health of %s: %q, %v", p.Workload.Name, body, err)
+		}
+		eventually(t, 5*time.Second, func() error {
+			body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortMerged), "/stats/prometheus")
+			if err == nil && requests(body) != 1 {
+				err = fmt.Errorf("metrics count %d requests, want 1:\n%s", requests(body), body)
+			}
+			return err
+		})
+	}
+	eventually(t, 5*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, p := range pods {
+			if want := p.Workload.Name + "/app: serving on 8080"; !slices.Contains(w.output, want) {
+				return fmt.Errorf("output %q lacks %q", w.output, want)
+			}
+		}
+		return nil
+	})
+}
+
+// requests sums istio_requests_total.
+func requests(metrics string) int {
+	sum := 0.0
+	for line := range strings.Lines(metrics) {
+		if rest, ok := strings.CutPrefix(line, "istio_requests_total{"); ok {
+			_, value, _ := strings.Cut(rest, "} ")
+			v, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+			f, _ := strconv.ParseFloat(v, 64)
+			sum += f
+		}
+	}
+	return int(sum)
+}
+
+func TestScaleDownKeepsMetrics(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	p := w.settled(t)[0]
+	for range 3 {
+		if _, err := get(&p, "/"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.apply(t)
+	eventually(t, 10*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !slices.Contains(w.gone, p.Workload.Key()) {
+			return errors.New("the pod is not gone")
+		}
+		return nil
+	})
+	w.mu.Lock()
+	final := w.finals[p.Workload.Key()]
+	w.mu.Unlock()
+	if n := requests(final); n != 3 {
+		t.Errorf("the last metrics count %d requests, want 3:\n%s", n, final)
+	}
+	if _, err := os.Stat(filepath.Join(w.dir, "pods", p.Workload.Key())); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the run directory is left: %v", err)
+	}
+}
+
+func TestCrashRestartsInTheSameCase(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	before := w.settled(t)[0]
+	for n := 1; n <= 2; n++ {
+		now := w.sup.Pods()[0]
+		if _, err := get(&now, fmt.Sprintf("/exit?code=%d", 40+n)); err == nil && n == 0 {
+			t.Fatal("the program answered and should have ended")
+		}
+		eventually(t, 10*time.Second, func() error {
+			now := w.sup.Pods()[0]
+			if now.Restarts != n {
+				return fmt.Errorf("restarts %d, want %d", now.Restarts, n)
+			}
+			if last := now.Status.Containers[0].LastExit; last.Code != 40+n {
+				return fmt.Errorf("last exit %+v", last)
+			}
+			return nil
+		})
+		if n == 1 { // the first restart is at once
+			w.settled(t)
+		}
+	}
+	after := w.sup.Pods()[0]
+	if after.Status.Reason != pod.ReasonCrashLoop || after.Workload.Ready {
+		t.Errorf("after the second crash: reason %q, ready %v", after.Status.Reason, after.Workload.Ready)
+	}
+	if after.ProxyPID != before.ProxyPID || after.Workload.IP != before.Workload.IP {
+		t.Errorf("the proxy changed from %d to %d", before.ProxyPID, after.ProxyPID)
+	}
+}
+
+func TestProxyDeathEndsTheProgramAndIsMended(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	before := w.settled(t)[0]
+	program := before.Status.Containers[0].PID
+	if err := syscall.Kill(before.ProxyPID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, func() error {
+		if err := syscall.Kill(program, 0); !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("the program is there: %v", err)
+		}
+		now := w.sup.Pods()[0]
+		if !now.Workload.Ready || now.ProxyPID == before.ProxyPID {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+	now := w.sup.Pods()[0]
+	if now.Workload.Name != before.Workload.Name || now.Workload.IP != before.Workload.IP || now.Restarts != 1 || now.Crashes != 1 {
+		t.Errorf("pod came back as %s %s with %d restarts", now.Workload.Name, now.Workload.IP, now.Restarts)
+	}
+	if body, err := get(&now, "/"); err != nil || !strings.HasPrefix(body, now.Workload.Name) {
+		t.Errorf("it answers %q, %v", body, err)
+	}
+}
+
+func TestRollingUpdateLosesNoRequest(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("web", 2, "serve", "8080")
+	w.apply(t, set)
+	old := w.settled(t)
+	set.Labels = map[string]string{"app": "web", "version": "v2"}
+	w.apply(t, set)
+	least := len(old)
+	eventually(t, 30*time.Second, func() error {
+		ready := 0
+		for _, p := range w.sup.Pods() {
+			if p.Workload.Ready {
+				ready++
+			}
+		}
+		least = min(least, ready)
+		if !w.sup.Settled() {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+	if least < 2 {
+		t.Errorf("only %d pods were ready at one time, want 2 always", least)
+	}
+	for _, p := range w.sup.Pods() {
+		if p.Stopping {
+			continue
+		}
+		if p.Workload.Version() != "v2" || p.Template == old[0].Template {
+			t.Errorf("pod %s is of version %q", p.Workload.Name, p.Workload.Version())
+		}
+	}
+	keys, err := w.sup.Restart(t.Context(), []string{"default/web"})
+	if err != nil || len(keys) != 2 {
+		t.Fatalf("restart: %v, %v", keys, err)
+	}
+	for _, p := range w.settled(t) {
+		if !p.Stopping && slices.Contains(keys, p.Workload.Key()) {
+			t.Errorf("pod %s was not replaced", p.Workload.Key())
+		}
+	}
+	if _, err := w.sup.Restart(t.Context(), []string{"nobody"}); err == nil {
+		t.Error("restart of a name that does not exist succeeds")
+	}
+}
+
+func TestStatefulSetKeepsNamesAndAddresses(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("db", 2, "serve", "8080")
+	set.Kind = mesh.KindStatefulSet
+	w.apply(t, set)
+	before := w.settled(t)
+	if before[0].Workload.Name != "db-0" || before[1].Workload.Name != "db-1" {
+		t.Fatalf("pods: %s", w.describe())
+	}
+	set.Labels = map[string]string{"app": "db", "version": "v2"}
+	w.apply(t, set)
+	after := w.settled(t)
+	for i := range after {
+		a, b := &before[i].Workload, &after[i].Workload
+		if a.Name != b.Name || a.IP != b.IP || b.Version() != "v2" {
+			t.Errorf("%s %s became %s %s version %q", a.Name, a.IP, b.Name, b.IP, b.Version())
+		}
+	}
+}
+
+func TestJob(t *testing.T) {
+	for name, tc := range map[string]struct {
+		code    string
+		restart mesh.RestartPolicy
+		phase   pod.Phase
+		pods    int
+	}{
+		"succeeds": {"0", mesh.RestartNever, pod.Succeeded, 2},
+		"fails":    {"5", mesh.RestartNever, pod.Failed, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			set := deployment("migrate", 1, "exit", tc.code)
+			set.Kind, set.Restart, set.Completions = mesh.KindJob, tc.restart, 2
+			w.apply(t, set)
+			pods := w.settled(t)
+			if len(pods) != tc.pods {
+				t.Fatalf("%d pods, want %d: %s", len(pods), tc.pods, w.describe())
+			}
+			for _, p := range pods {
+				if p.Status.Phase != tc.phase || p.Workload.Ready {
+					t.Errorf("pod %s: phase %s", p.Workload.Name, p.Status.Phase)
+				}
+			}
+			var lines []string
+			err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{pods[0].Workload.Name}, Tail: -1},
+				func(_, _ string, line []byte) error { lines = append(lines, string(line)); return nil })
+			if want := "leaving with " + tc.code; err != nil || len(lines) != 1 || lines[0] != want {
+				t.Errorf("log %q, %v; want %q", lines, err, want)
+			}
+		})
+	}
+}
+
+func TestProbesOfRealPrograms(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ready")
+	for name, tc := range map[string]struct {
+		args  []string
+		probe mesh.Probe
+		ready bool
+	}{
+		"http":             {[]string{"serve", "8080"}, mesh.Probe{HTTP: &mesh.HTTPProbe{Port: 8080, Path: "/health"}}, true},
+		"http wrong port":  {[]string{"serve", "8080"}, mesh.Probe{HTTP: &mesh.HTTPProbe{Port: 8081, Path: "/health"}}, false},
+		"tcp":              {[]string{"serve", "8080"}, mesh.Probe{TCP: &mesh.TCPProbe{Port: 8080}}, true},
+		"tcp wrong port":   {[]string{"serve", "8080"}, mesh.Probe{TCP: &mesh.TCPProbe{Port: 8081}}, false},
+		"grpc":             {[]string{"grpc", "8080"}, mesh.Probe{GRPC: &mesh.GRPCProbe{Port: 8080, Service: "shop"}}, true},
+		"grpc not serving": {[]string{"grpc", "8080"}, mesh.Probe{GRPC: &mesh.GRPCProbe{Port: 8080}}, false},
+		"grpc unknown":     {[]string{"grpc", "8080"}, mesh.Probe{GRPC: &mesh.GRPCProbe{Port: 8080, Service: "x"}}, false},
+		"exec":             {[]string{"serve", "8080"}, mesh.Probe{Exec: []string{binaries.self, "check", "/"}}, true},
+		"exec failing":     {[]string{"serve", "8080"}, mesh.Probe{Exec: []string{binaries.self, "check", file}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			set := deployment("web", 1, tc.args...)
+			tc.probe.Period, tc.probe.Timeout, tc.probe.FailureThreshold = 50*time.Millisecond, 5*time.Second, 1
+			set.Containers[0].Readiness = &tc.probe
+			w.apply(t, set)
+			eventually(t, 15*time.Second, func() error {
+				p := w.sup.Pods()
+				if len(p) == 0 || len(p[0].Status.Containers) == 0 || p[0].Status.Containers[0].State != pod.Live {
+					return errors.New(w.describe())
+				}
+				// A probe that fails says why; one that succeeds makes it ready.
+				c := p[0].Status.Containers[0]
+				if c.Ready != tc.ready || !tc.ready && c.Message == "" {
+					return fmt.Errorf("ready %v, message %q, want ready %v", c.Ready, c.Message, tc.ready)
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func TestLivenessRestartsARealProgram(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("web", 1, "serve", "8080")
+	set.Containers[0].Liveness = &mesh.Probe{
+		HTTP: &mesh.HTTPProbe{Port: 8080, Path: "/health"}, Period: 50 * time.Millisecond, Timeout: 5 * time.Second, FailureThreshold: 2,
+	}
+	w.apply(t, set)
+	p := w.settled(t)[0]
+	if _, err := get(&p, "/fail"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, func() error {
+		now := w.sup.Pods()[0]
+		if now.Restarts != 1 || !now.Workload.Ready {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+}
+
+func TestStubbornProgramIsKilled(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("web", 1, "stubborn", "8080")
+	set.GracePeriod = 300 * time.Millisecond
+	w.apply(t, set)
+	p := w.settled(t)[0]
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.sup.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < 300*time.Millisecond {
+		t.Errorf("it ended after %s, before its grace period", d)
+	}
+	if err := syscall.Kill(p.Status.Containers[0].PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the program is there: %v", err)
+	}
+}
+
+func TestChildrenOfAProgramEndWithIt(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("job", 1, "leave-child")
+	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
+	w.apply(t, set)
+	w.settled(t)
+	if p := w.sup.Pods()[0]; p.Status.Containers[0].LastExit.Code != 3 {
+		t.Errorf("last exit %+v", p.Status.Containers[0].LastExit)
+	}
+}
+
+// superviseUntilKilled is a control plane that is going to be killed.
+func superviseUntilKilled(dir string) int {
+	binaries.dir = os.Getenv(binariesEnv)
+	binaries.proxy, binaries.self = filepath.Join(binaries.dir, "vitrine-proxy"), filepath.Join(binaries.dir, "program")
+	w, _, err := open(dir, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := w.sup.Apply([]mesh.WorkloadSet{deployment("web", 2, "serve", "8080")}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	for range tick.C {
+		if w.sup.Settled() {
+			fmt.Println("settled")
+			break
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+	return 0
+}
+
+func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
+	dir, err := os.MkdirTemp("", "vw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	cmd := exec.Command(binaries.self)
+	cmd.Env = append(os.Environ(), supervisorEnv+"="+dir, binariesEnv+"="+binaries.dir)
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 8)
+	if _, err := stdout.Read(line); err != nil {
+		cmd.Wait()
+		t.Fatalf("the other supervisor: %v\n%s", err, out.String())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+
+	// Without a control plane everything goes on.
+	holders := map[string]int{}
+	dirs, _ := filepath.Glob(filepath.Join(dir, "pods", "default", "*"))
+	for _, d := range dirs {
+		pid, err := pod.Holder(d)
+		if err != nil || pid == 0 {
+			t.Errorf("%s: pid %d, %v", d, pid, err)
+		}
+		holders["default/"+filepath.Base(d)] = pid
+	}
+	if len(holders) != 2 {
+		t.Fatalf("pods that go on: %v\n%s", holders, out.String())
+	}
+	// A directory whose process is dead is cleared away.
+	dead := filepath.Join(dir, "pods", "default", "dead-1")
+	if err := os.MkdirAll(dead, 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	w, _ := reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	pods := w.settled(t)
+	if len(pods) != 2 {
+		t.Fatalf("%d pods: %s", len(pods), w.describe())
+	}
+	for i := range pods {
+		p := &pods[i]
+		if holders[p.Workload.Key()] != p.ProxyPID {
+			t.Errorf("pod %s has process %d, want the same as before: %d", p.Workload.Key(), p.ProxyPID, holders[p.Workload.Key()])
+		}
+		eventually(t, 10*time.Second, func() error {
+			_, err := get(p, "/")
+			return err
+		})
+	}
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the dead pod's directory is left: %v", err)
+	}
+}
+
+func TestUsage(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	p := w.settled(t)[0]
+	usage, err := w.sup.Usage()
+	if err != nil || len(usage) != 2 {
+		t.Fatalf("usage %+v, %v", usage, err)
+	}
+	app, proxy := usage[0], usage[1]
+	if app.Container != "app" || proxy.Container != pod.ProxyContainer || app.Pod != p.Workload.Name {
+		t.Errorf("usage %+v", usage)
+	}
+	if !slices.Equal(app.PIDs, []int{p.Status.Containers[0].PID}) || !slices.Contains(proxy.PIDs, p.ProxyPID) || len(proxy.PIDs) != 2 {
+		t.Errorf("processes %v and %v, program %d, proxy %d", app.PIDs, proxy.PIDs, p.Status.Containers[0].PID, p.ProxyPID)
+	}
+	if app.WorkingSetBytes < 256<<10 || proxy.WorkingSetBytes < 1<<20 || proxy.CPUSeconds > 60 {
+		t.Errorf("usage %+v", usage)
+	}
+	var b strings.Builder
+	if err := w.sup.WriteMetrics(&b); err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("container_memory_working_set_bytes{container=%q,pod=%q,namespace=\"default\"} ", pod.ProxyContainer, p.Workload.Name)
+	if !strings.Contains(b.String(), want) || !strings.Contains(b.String(), "# TYPE container_cpu_usage_seconds_total counter\n") {
+		t.Errorf("metrics lack %q:\n%s", want, b.String())
+	}
+}

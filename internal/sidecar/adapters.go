@@ -1,0 +1,130 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/proxy"
+)
+
+// caseConfig says what case a pod lives in.
+func caseConfig(b *pod.Bootstrap) intercept.Config {
+	w := &b.Workload
+	cfg := intercept.Config{
+		IP4: w.CaseIP, IP6: w.CaseIP6,
+		Search: []string{w.Namespace + ".svc." + mesh.DefaultDomain, "svc." + mesh.DefaultDomain, mesh.DefaultDomain},
+	}
+	if !b.Foreground {
+		cfg.Hostname = w.Name
+	}
+	seen := map[string]bool{}
+	for _, list := range [][]mesh.Container{b.Set.InitContainers, b.Set.Containers} {
+		for i := range list {
+			for _, f := range list[i].Files {
+				if seen[f.Path] {
+					continue // the same for all containers: Validate checked it
+				}
+				seen[f.Path] = true
+				data := f.Data
+				if f.FieldPath != "" {
+					data = []byte(b.Field(f.FieldPath))
+				}
+				cfg.Files = append(cfg.Files, intercept.File{Path: f.Path, Data: data, Mode: fs.FileMode(f.Mode).Perm()})
+			}
+		}
+	}
+	return cfg
+}
+
+// podCase is intercept.Case as the pod's runtime uses it.
+type podCase struct{ c *intercept.Case }
+
+func (p podCase) Start(prog pod.Program) (pod.Process, error) {
+	proc, err := p.c.Start(intercept.Program{
+		Args: prog.Args, Env: prog.Env, Dir: prog.Dir,
+		Stdin: prog.Stdin, Stdout: prog.Stdout, Stderr: prog.Stderr, NewSession: prog.NewSession,
+	})
+	if err != nil {
+		cause := os.ErrPermission
+		if se := (*intercept.StartError)(nil); errors.As(err, &se) && se.Code == 127 {
+			cause = os.ErrNotExist
+		}
+		return nil, &startError{error: err, cause: cause}
+	}
+	return podProcess{proc}, nil
+}
+
+// startError keeps the text of an error and says what kind it is.
+type startError struct {
+	error
+	cause error
+}
+
+func (e *startError) Unwrap() []error { return []error{e.error, e.cause} }
+
+func (p podCase) Exec(ctx context.Context, prog pod.Program) error {
+	exit, out, err := p.c.Exec(ctx, prog.Args, prog.Env, prog.Dir)
+	if err != nil {
+		return err
+	}
+	if exit.Status() != 0 {
+		return fmt.Errorf("%s: %s", exit, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+func (p podCase) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	conn, err := p.c.Dial(ctx, netip.Addr{}, port)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+// dialProgram connects the proxy to a program, which sees source as its client.
+func (p podCase) dialProgram(ctx context.Context, source netip.Addr, port uint16) (net.Conn, error) {
+	conn, err := p.c.Dial(ctx, source, port)
+	if err != nil {
+		return nil, err
+	}
+	return conn, nil
+}
+
+type podProcess struct{ *intercept.Process }
+
+func (p podProcess) Signal(sig syscall.Signal) error {
+	if err := p.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+func (p podProcess) Wait() pod.Exit {
+	e := p.Process.Wait()
+	return pod.Exit{Code: e.Code, Signal: e.Signal}
+}
+
+// outbound is the case's listener as the proxy uses it.
+type outbound struct{ c *intercept.Case }
+
+func (o outbound) Accept() (proxy.Conn, error) {
+	c, err := o.c.Outbound().Accept()
+	if err != nil {
+		return proxy.Conn{}, err
+	}
+	return proxy.Conn{Conn: c.TCPConn, OrigDst: c.OrigDst, Source: c.Source, Localhost: c.Localhost}, nil
+}
+
+// Close ends the case with everything in it. The proxy calls it at the end of
+// ServeOutbound, when no program is left.
+func (o outbound) Close() error { return o.c.Close() }

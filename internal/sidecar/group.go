@@ -1,0 +1,75 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// group runs the parts of the process: each in a goroutine of its own, ended
+// one after the other in the reverse order of their start, so that a part can
+// rely on those before it for its whole life.
+type group struct {
+	parts  []*part
+	failed chan struct{} // closed by the first part that ends before it is told to
+	first  error         // of that part; written before failed is closed
+	once   sync.Once
+
+	stopping atomic.Bool // from now on a part may end before it is told to
+}
+
+type part struct {
+	name   string
+	cancel context.CancelFunc
+	done   chan struct{}
+	err    error // written before done is closed
+}
+
+func newGroup() *group {
+	return &group{failed: make(chan struct{})}
+}
+
+// start adds a running part. ctx carries no end: stop ends the part.
+func (g *group) start(ctx context.Context, name string, run func(ctx context.Context) error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	p := &part{name: name, cancel: cancel, done: make(chan struct{})}
+	g.parts = append(g.parts, p)
+	go func() {
+		defer close(p.done)
+		err := run(ctx)
+		if ctx.Err() != nil || g.stopping.Load() {
+			if err != nil && !errors.Is(err, context.Canceled) {
+				p.err = fmt.Errorf("%s: %w", name, err)
+			}
+			return
+		}
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		p.err = fmt.Errorf("%s: %w", name, err)
+		g.once.Do(func() {
+			g.first = p.err
+			close(g.failed)
+		})
+	}()
+}
+
+// stopFrom ends the part with the given name and all parts that were started
+// after it, last first. "" means all.
+func (g *group) stopFrom(name string) error {
+	g.stopping.Store(true)
+	var errs []error
+	for i, p := range slices.Backward(g.parts) {
+		p.cancel()
+		<-p.done
+		errs = append(errs, p.err)
+		g.parts = g.parts[:i]
+		if p.name == name {
+			break
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,249 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/admin"
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/proxy"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+	"github.com/vitrine-mesh/vitrine/internal/xds"
+)
+
+// Readiness tasks of the proxy.
+const (
+	taskCase   = "case"
+	taskListen = "listeners"
+	taskConfig = "configuration"
+)
+
+// lastGoodFile keeps the configuration for a start without a control plane.
+const lastGoodFile = "config.last-good"
+
+// drainIdleGrace is short, since pod.EndpointPropagation comes before it.
+const drainIdleGrace = 500 * time.Millisecond
+
+// sidecar is one pod's process.
+type sidecar struct {
+	b         *pod.Bootstrap
+	version   string
+	started   time.Time
+	level     *slog.LevelVar
+	log       *slog.Logger
+	accessLog io.Writer // may be nil
+	runtime   *pod.Runtime
+	readiness *admin.Readiness
+	names     names
+
+	configured chan struct{} // closed when the first configuration is in force
+	once       sync.Once
+}
+
+// serve runs the pod to its end. The error is nil if its programs ended, well or
+// not, and otherwise says what of ours failed.
+func (s *sidecar) serve(ctx context.Context) (err error) {
+	s.readiness = admin.NewReadiness(taskCase, taskListen, taskConfig)
+	s.configured = make(chan struct{})
+	w := &s.b.Workload
+	parts := newGroup()
+	defer func() { err = errors.Join(err, parts.stopFrom("")) }()
+
+	// 1. The status socket, so that the supervisor sees what is going on.
+	status, err := pod.Listen(ctx, s.b.RunDir)
+	if err != nil {
+		return err
+	}
+	parts.start(ctx, "status socket", serveHTTP(status, s.runtime.Handler()))
+
+	// 2. Telemetry comes before everything that is to be counted.
+	recorder, err := telemetry.New(telemetry.Options{
+		Self: *w, Version: s.version, Log: s.log, EvictAfter: telemetry.DefaultEvictAfter,
+		AccessLog: telemetry.AccessLogOptions{Writer: s.accessLog},
+	})
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	parts.start(ctx, "telemetry", recorder.Run)
+
+	// 3. The case.
+	s.runtime.Waiting("building the case")
+	cfg := caseConfig(s.b)
+	cfg.Log = s.log
+	place, err := intercept.Start(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	parts.start(ctx, "case", place.Run)
+	s.readiness.Done(taskCase)
+
+	// 4. The proxy and its configuration.
+	px, err := proxy.New(proxy.Options{
+		Self: *w, Net: s.b.Net, Recorder: recorder, DialProgram: podCase{place}.dialProgram, Log: s.log,
+		DrainIdleGrace: drainIdleGrace,
+	})
+	if err != nil {
+		return err
+	}
+	parts.start(ctx, "proxy", px.Run)
+	client, err := xds.NewClient(xds.ClientOptions{
+		Target: s.b.XDSSocket, NodeID: w.NodeID(),
+		LastGood: filepath.Join(s.b.StateDir, lastGoodFile), Log: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	parts.start(ctx, "configuration", func(ctx context.Context) error {
+		return client.Run(ctx, func(cfg *mesh.NodeConfig) error { return s.apply(px, recorder, cfg) })
+	})
+
+	// 5. What the programs send.
+	parts.start(ctx, "outbound connections", func(ctx context.Context) error { return px.ServeOutbound(ctx, outbound{place}) })
+	parts.start(ctx, "dns", func(ctx context.Context) error { return place.ServeDNS(ctx, &s.names) })
+	s.readiness.Done(taskListen)
+
+	// 6. The admin, on the mesh IP.
+	if err := s.startAdmin(ctx, parts, px, recorder, client); err != nil {
+		return err
+	}
+
+	// 7. The programs, to their end.
+	if err := s.runPrograms(ctx, parts, place, px, recorder); err != nil {
+		return err
+	}
+
+	// 8. Everything that counts has to end before the last figures are taken;
+	// the recorder and the status socket go last, with the deferred stop.
+	err = parts.stopFrom("case")
+	s.sendFinal(ctx, recorder)
+	return err
+}
+
+// runPrograms waits for the first configuration and runs the programs until they
+// have ended for good, or a part fails.
+func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercept.Case, px *proxy.Proxy, rec *telemetry.Recorder) error {
+	s.runtime.Waiting("waiting for the first configuration from the control plane")
+	select {
+	case <-s.configured:
+	case <-parts.failed:
+		return parts.first
+	case <-s.runtime.Stopping(): // the programs will not be started
+	case <-ctx.Done():
+		return nil
+	}
+	hooks := pod.Hooks{
+		Ready: func(ready bool) {
+			px.SetReady(ready)
+			rec.SetReady(ready)
+		},
+		Drain: func(ctx context.Context) {
+			s.readiness.Drain()
+			if err := px.Drain(ctx); err != nil {
+				s.log.WarnContext(ctx, "requests were cut off by the end of the pod", "error", err)
+			}
+		},
+	}
+	run, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.runtime.Run(run, podCase{place}, hooks)
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-parts.failed:
+		cancel()
+		<-ended
+		return parts.first
+	}
+}
+
+// apply puts a configuration into force.
+func (s *sidecar) apply(px *proxy.Proxy, rec *telemetry.Recorder, cfg *mesh.NodeConfig) error {
+	if err := px.Apply(cfg); err != nil {
+		rec.ConfigRejected()
+		return err
+	}
+	s.names.set(cfg.Names)
+	s.once.Do(func() {
+		close(s.configured)
+		s.readiness.Done(taskConfig)
+	})
+	return nil
+}
+
+// startAdmin serves the admin, metrics and health ports.
+func (s *sidecar) startAdmin(ctx context.Context, parts *group, px *proxy.Proxy, rec *telemetry.Recorder, client *xds.Client) error {
+	view := &configView{px: px, client: client, rec: rec}
+	srv, err := admin.New(admin.Options{
+		Self: s.b.Workload, Version: s.version, Started: s.started,
+		Metrics: view, Scrape: view.scrape(rec.Handler()), Readiness: s.readiness,
+		Config: view, Clusters: view, Level: s.level,
+		Quit: func() { s.runtime.Stop(true) },
+		Log:  s.log,
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range []struct {
+		port    uint16
+		handler http.Handler
+	}{
+		{mesh.PortAdmin, srv},
+		{mesh.PortMerged, srv.AgentHandler()},
+		{mesh.PortHealth, srv.HealthHandler()},
+		{mesh.PortEnvoyStats, srv.StatsHandler()},
+	} {
+		addr := netip.AddrPortFrom(s.b.Workload.IP, p.port)
+		var lc net.ListenConfig
+		ln, err := lc.Listen(ctx, "tcp", addr.String())
+		if err != nil {
+			return fmt.Errorf("admin: %w (does a proxy of another mesh use network %d?)", err, s.b.Net)
+		}
+		parts.start(ctx, "admin "+addr.String(), serveHTTP(ln, p.handler))
+	}
+	return nil
+}
+
+// serveHTTP makes a part that serves handler on ln.
+func serveHTTP(ln net.Listener, handler http.Handler) func(context.Context) error {
+	return func(ctx context.Context) error {
+		srv := &http.Server{
+			Handler:           handler,
+			ReadHeaderTimeout: 10 * time.Second,
+			MaxHeaderBytes:    16 << 10,
+			BaseContext:       func(net.Listener) context.Context { return ctx },
+		}
+		closed := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			defer close(closed)
+			// Short requests may finish; streams end with ctx.
+			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if srv.Shutdown(end) != nil {
+				_ = srv.Close()
+			}
+		})
+		err := srv.Serve(ln)
+		if !stop() {
+			<-closed
+		}
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return err
+	}
+}

@@ -1,0 +1,83 @@
+package sidecar
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// handleSignals acts on signals until ctx ends; the result can be waited for.
+//
+// A pod that the supervisor started ends gracefully on SIGTERM and SIGINT. In the
+// foreground this process stands for its program: it passes on what it gets,
+// unless the terminal sent the signal to the whole process group, of which the
+// program is a member.
+func (s *sidecar) handleSignals(ctx context.Context) *sync.WaitGroup {
+	c := make(chan os.Signal, 16)
+	if s.b.Foreground {
+		signal.Notify(c, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
+			syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGALRM)
+	} else {
+		// The supervisor's terminal is not ours, but another one may be.
+		signal.Ignore(syscall.SIGHUP)
+		signal.Notify(c, syscall.SIGINT, syscall.SIGTERM)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer signal.Stop(c)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case sig := <-c:
+				if n, ok := sig.(syscall.Signal); ok {
+					s.signalled(ctx, n)
+				}
+			}
+		}
+	})
+	return &wg
+}
+
+func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal) {
+	if !s.b.Foreground {
+		s.runtime.Stop(true)
+		return
+	}
+	shared := false
+	switch sig {
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH:
+		shared = inForeground()
+	default:
+	}
+	if !shared && s.runtime.Signal("", sig) == 0 {
+		// No program runs yet: end before there is one.
+		switch sig {
+		case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP:
+			s.runtime.Stop(false)
+		default:
+		}
+	}
+	if sig == syscall.SIGTSTP {
+		// Stop as the default action would have, so that the shell sees it.
+		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+			s.log.WarnContext(ctx, "cannot stop with the program", "error", err)
+		}
+	}
+}
+
+// inForeground reports whether our process group is the one that the controlling
+// terminal sends its signals to.
+func inForeground() bool {
+	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		return false
+	}
+	defer tty.Close()
+	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
+	return err == nil && group == unix.Getpgrp()
+}
