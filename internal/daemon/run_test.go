@@ -1,0 +1,70 @@
+package daemon
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+func TestProgramOf(t *testing.T) {
+	host := netip.MustParseAddrPort("127.0.0.1:3000")
+	set, service, err := programOf(&RunRequest{
+		Service: "api", Version: "v1.2", Ports: []RunPort{{Port: 8080, Protocol: "http"}}, Args: []string{"./api"}, Dir: "/srv",
+		Publish: []mesh.Publish{{Host: host, Port: 8080}}, Labels: map[string]string{"team": "a"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if set.Name != "api-v1-2" || set.Kind != mesh.KindProgram || set.Restart != mesh.RestartNever {
+		t.Errorf("set %s, kind %s, restart %s", set.Name, set.Kind, set.Restart)
+	}
+	if diff := cmp.Diff(map[string]string{"app": "api", "version": "v1.2", "team": "a"}, set.Labels); diff != "" {
+		t.Errorf("labels (-want +got)\n%s", diff)
+	}
+	want := mesh.Service{
+		ServiceRef: mesh.ServiceRef{Host: "api.default.svc.cluster.local", Name: "api", Namespace: "default"},
+		Selector:   map[string]string{"app": "api"},
+		Ports:      []mesh.ServicePort{{Name: "http-8080", Port: 8080, TargetPort: 8080, Protocol: mesh.ProtocolHTTP, Publish: []netip.AddrPort{host}}},
+	}
+	if diff := cmp.Diff(want, service, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})); diff != "" {
+		t.Errorf("service (-want +got)\n%s", diff)
+	}
+}
+
+func TestProgramOfRefuses(t *testing.T) {
+	for name, r := range map[string]RunRequest{
+		"no command":    {Service: "api"},
+		"no service":    {Args: []string{"x"}},
+		"upper case":    {Service: "API", Args: []string{"x"}},
+		"dash at end":   {Service: "api-", Args: []string{"x"}},
+		"bad namespace": {Service: "api", Namespace: "a/b", Args: []string{"x"}},
+		"bad version":   {Service: "api", Version: "v1/..", Args: []string{"x"}},
+	} {
+		if _, _, err := programOf(&r); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestWorkloadOfNode(t *testing.T) {
+	w := mesh.Workload{Name: "web.v1-x", Namespace: "shop", IP: netip.MustParseAddr("127.77.0.2")}
+	got, err := workloadOfNode(w.NodeID())
+	if err != nil || got != "shop/web.v1-x" {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, id := range []string{"", "sidecar~1~a~b", "sidecar~1~a.~b", "sidecar~1~.a~b", "a~b~c"} {
+		if got, err := workloadOfNode(id); err == nil {
+			t.Errorf("%q gave %q", id, got)
+		}
+	}
+}
+
+func TestLabelName(t *testing.T) {
+	if got := labelName("service.istio.io/canonical-name"); got != "service_istio_io_canonical_name" {
+		t.Error(got)
+	}
+}
