@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -110,14 +111,17 @@ func TestTranscripts(t *testing.T) {
 			"POST /quitquitquit", "POST /healthcheck/ok", "GET /nowhere", "GET /logging",
 		}},
 	} {
-		s := full(t)
-		var got strings.Builder
-		for _, line := range requests.paths {
-			method, path, _ := strings.Cut(line, " ")
-			code, body := do(s, method, path, "Host", "localhost:15000")
-			fmt.Fprintf(&got, "%s\n---- %d\n%s\n", line, code, strings.ReplaceAll(body, runtime.Version(), "GOVERSION"))
-		}
-		golden(t, requests.name+".txt", got.String())
+		synctest.Test(t, func(t *testing.T) {
+			s := full(t)
+			<-time.NewTimer(90 * time.Second).C // of uptime
+			var got strings.Builder
+			for _, line := range requests.paths {
+				method, path, _ := strings.Cut(line, " ")
+				code, body := do(s, method, path, "Host", "localhost:15000")
+				fmt.Fprintf(&got, "%s\n---- %d\n%s\n", line, code, strings.ReplaceAll(body, runtime.Version(), "GOVERSION"))
+			}
+			golden(t, requests.name+".txt", got.String())
+		})
 	}
 }
 

@@ -200,7 +200,7 @@ func statsJSON(list []stat) any {
 		hist := histogramJSON{Name: s.name}
 		for _, p := range quantiles() {
 			var q quantileJSON
-			if v := s.quantile(p); !math.IsNaN(v) {
+			if v := s.quantile(p); !math.IsNaN(v) && !math.IsInf(v, 0) {
 				q.Cumulative = &v
 			}
 			hist.Values = append(hist.Values, q)
