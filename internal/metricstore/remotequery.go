@@ -69,14 +69,14 @@ func (r *Remote) Handler() http.Handler {
 
 // Eval evaluates an expression at one time.
 func (r *Remote) Eval(ctx context.Context, expr string, at time.Time) (Result, error) {
-	v, warnings, _, err := r.api.Query(ctx, expr, at)
-	return r.result(expr, v, warnings, err)
+	v, warnings, infos, err := r.api.Query(ctx, expr, at)
+	return r.result(expr, v, append(warnings, infos...), err)
 }
 
 // EvalRange evaluates an expression at start, start+step, … up to end.
 func (r *Remote) EvalRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) (Result, error) {
-	v, warnings, _, err := r.api.QueryRange(ctx, expr, v1.Range{Start: start, End: end, Step: step})
-	return r.result(expr, v, warnings, err)
+	v, warnings, infos, err := r.api.QueryRange(ctx, expr, v1.Range{Start: start, End: end, Step: step})
+	return r.result(expr, v, append(warnings, infos...), err)
 }
 
 // Query is Eval for expressions whose value is a vector or a scalar.
