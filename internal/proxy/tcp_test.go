@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -201,8 +202,8 @@ func TestTCPBulkIsByteExact(t *testing.T) {
 		t.Error("bytes from the client differ")
 	}
 	c.Close()
-	r.wantSeries(t, fmt.Sprint(size), "istio_tcp_sent_bytes_total")
-	r.wantSeries(t, fmt.Sprint(size), "istio_tcp_received_bytes_total")
+	r.wantSeries(t, strconv.Itoa(size), "istio_tcp_sent_bytes_total")
+	r.wantSeries(t, strconv.Itoa(size), "istio_tcp_received_bytes_total")
 }
 
 func bulk(seed byte, n int) []byte {
@@ -287,7 +288,7 @@ func TestDetectsServerFirst(t *testing.T) {
 		}
 		mustEOF(t, c)
 		c.Close()
-		r.wantSeries(t, fmt.Sprint(round+1), "vitrine_protocol_detection_total", "result=server_first")
+		r.wantSeries(t, strconv.Itoa(round+1), "vitrine_protocol_detection_total", "result=server_first")
 		r.p.serverFirst.mu.Lock()
 		n := len(r.p.serverFirst.known)
 		r.p.serverFirst.mu.Unlock()

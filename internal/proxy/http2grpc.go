@@ -1,0 +1,79 @@
+package proxy
+
+import "net/http"
+
+// grpcScanner counts the messages of one direction of a gRPC stream, wherever
+// DATA frames cut them: each is 1 byte of flags, 4 of length, and the message
+// (gRPC over HTTP/2, "Length-Prefixed-Message"). A message counts from its first
+// byte on, as in Envoy's grpc_stats.
+type grpcScanner struct {
+	have   int    // bytes of the header so far
+	length uint32 // of the message, while its header is incomplete
+	left   uint32 // bytes of the message to come
+}
+
+// scan returns how many messages begin in p.
+func (g *grpcScanner) scan(p []byte) (messages uint64) {
+	for len(p) > 0 {
+		if g.left > 0 {
+			n := min(g.left, uint32(min(len(p), 1<<30)))
+			g.left -= n
+			p = p[n:]
+			continue
+		}
+		if g.have == 0 {
+			messages++
+			g.length = 0
+		} else {
+			g.length = g.length<<8 | uint32(p[0])
+		}
+		p = p[1:]
+		if g.have++; g.have == 5 {
+			g.have, g.left = 0, g.length
+		}
+	}
+	return messages
+}
+
+// Codes of gRPC (grpc/status) that the proxy answers with.
+const (
+	grpcUnknown          = 2
+	grpcPermissionDenied = 7
+	grpcUnimplemented    = 12
+	grpcInternal         = 13
+	grpcUnavailable      = 14
+	grpcUnauthenticated  = 16
+)
+
+// grpcStatusOf is the status for a failure of the proxy's own, as Envoy maps it
+// (source/common/grpc/status.cc, httpToGrpcStatus).
+func grpcStatusOf(code int) int {
+	switch code {
+	case http.StatusBadRequest:
+		return grpcInternal
+	case http.StatusUnauthorized:
+		return grpcUnauthenticated
+	case http.StatusForbidden:
+		return grpcPermissionDenied
+	case http.StatusNotFound:
+		return grpcUnimplemented
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return grpcUnavailable
+	}
+	return grpcUnknown
+}
+
+// parseGRPCStatus reads a grpc-status value; -1 if it is none.
+func parseGRPCStatus(s string) int {
+	if len(s) == 0 || len(s) > 4 {
+		return -1
+	}
+	n := 0
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}

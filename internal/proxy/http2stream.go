@@ -1,0 +1,398 @@
+//nolint:staticcheck // see http2.go
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
+)
+
+const (
+	h2Version  = "HTTP/2"
+	h2FrameLen = 9 // header of a frame
+	// h2FieldLen is what a field line takes beside name and value when it is
+	// written out: one byte of kind, two of lengths.
+	h2FieldLen = 3
+)
+
+// Failures that only multiplexed streams have.
+//
+//nolint:gochecknoglobals // immutable table
+var (
+	failRemoteReset = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote reset"}
+	failRefused     = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_refused_stream_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"}
+)
+
+// h2stream is one request on an HTTP/2 connection. The goroutine of the stream
+// owns it; the request body is read by the upstream's, which touches only what mu
+// guards.
+//
+// Bytes are counted as they are before HPACK: each field as name, value and three
+// bytes, nine for each frame of at most 16 KiB of data. Real heads are smaller,
+// by what the dynamic tables save.
+type h2stream struct {
+	s      *h2conn
+	w      http.ResponseWriter
+	r      *http.Request
+	head   Head
+	routed routed
+	rec    telemetry.Record
+	body   *h2body
+
+	mu       sync.Mutex
+	finished bool        // rec is no longer ours
+	received uint64      // bytes of the request
+	asked    grpcScanner // messages of the request
+
+	answered grpcScanner // messages of the response
+	sent     bool        // the response head has gone to the client
+}
+
+// serve handles the request; it reports whether the stream has to be reset.
+func (x *h2stream) serve(ctx context.Context) (reset bool) {
+	defer x.finish()
+	err := x.begin()
+	x.s.mu.Lock()
+	x.s.refresh()
+	if err == nil {
+		x.routed = x.s.route(&x.head)
+	} else {
+		x.routed.destination = x.s.unrouted(x.head.Authority)
+	}
+	x.s.mu.Unlock()
+	x.rec.Edge, x.rec.Route = x.routed.edge, x.routed.route
+	if reject, ok := errors.AsType[http1.Reject](err); ok {
+		x.s.p.o.Recorder.Rejected(reject.Error())
+		return x.fail(&failure{reject.Status(), telemetry.FlagDPE, reject.Error(), reject.Error()})
+	}
+	if x.routed.failure != nil {
+		return x.fail(x.routed.failure)
+	}
+	if x.head.GRPC {
+		x.rec.Live()
+	}
+	x.rec.Cluster, x.rec.Upstream = x.routed.cluster.Name, x.routed.endpoint.Addr()
+	x.routed.endpoint.Enter()
+	defer x.routed.endpoint.Leave()
+	if x.routed.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, x.routed.timeout)
+		defer cancel()
+	}
+	return x.exchange(ctx)
+}
+
+// begin makes the head and the record. An error means a path that is refused.
+func (x *h2stream) begin() error {
+	r := x.r
+	path, err := []byte(r.RequestURI), error(nil)
+	if r.Method != http.MethodConnect && len(path) > 0 && path[0] == '/' {
+		var p []byte
+		if p, err = http1.NormalizePath(path); err == nil {
+			path = p
+		}
+	}
+	id := r.Header.Get("X-Request-Id")
+	if id == "" {
+		id = string(appendRequestID(nil))
+		r.Header.Set("X-Request-Id", id)
+	}
+	x.head = Head{
+		Method: []byte(r.Method), Authority: []byte(r.Host), Path: path,
+		UserAgent: []byte(r.Header.Get("User-Agent")), RequestID: []byte(id),
+		GRPC: isGRPC([]byte(r.Header.Get("Content-Type"))),
+	}
+	x.rec = x.s.p.o.Recorder.Begin(x.s.dir, 0)
+	x.rec.SetRequest(x.head.Method, x.head.Path, x.head.Authority, x.head.UserAgent)
+	x.rec.SetRequestID(x.head.RequestID)
+	x.rec.Version = h2Version
+	x.rec.Downstream, x.rec.DownstreamLocal = x.s.source, x.s.local
+	if x.head.GRPC {
+		x.rec.Protocol = telemetry.GRPC
+	}
+	x.received = h2FrameLen + fieldBytes(r.Header) +
+		uint64(len(r.Method)+len(r.Host)+len(r.RequestURI)+len(":method:scheme:authority:pathhttp")+4*h2FieldLen)
+	return err
+}
+
+// finish ends the record, once, whatever happened.
+func (x *h2stream) finish() {
+	x.mu.Lock()
+	x.finished = true
+	x.rec.BytesReceived = x.received
+	x.mu.Unlock()
+	x.rec.Finish()
+}
+
+// onRequestData accounts for bytes that came from the client.
+func (x *h2stream) onRequestData(p []byte) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.finished { // the stream is over, its record may serve another one
+		return
+	}
+	x.received += dataBytes(len(p))
+	if x.head.GRPC {
+		x.rec.AddRequestMessages(x.asked.scan(p))
+	}
+}
+
+// exchange sends the request and passes on the response.
+func (x *h2stream) exchange(ctx context.Context) (reset bool) {
+	out, err := x.request(ctx)
+	if err != nil {
+		return x.fail(failUpstream)
+	}
+	start := telemetry.Now()
+	res, err := x.s.p.h2sessionOf(&x.routed.destination).transport.RoundTrip(out)
+	if err != nil {
+		return x.broke(ctx, err)
+	}
+	x.rec.UpstreamWait = time.Duration(telemetry.Now() - start)
+	if x.body != nil {
+		x.body.forget()
+	}
+	defer res.Body.Close()
+	return x.respond(ctx, res)
+}
+
+// request is what goes upstream.
+func (x *h2stream) request(ctx context.Context) (*http.Request, error) {
+	r, h := x.r, x.r.Header
+	h.Del("X-Envoy-Peer-Metadata") // peers are known from their address, never from what a client says
+	h.Del("X-Envoy-Peer-Metadata-Id")
+	h.Del("X-Forwarded-Client-Cert")
+	h.Del("Http2-Settings")
+	if h.Get("X-Forwarded-Proto") == "" {
+		h.Set("X-Forwarded-Proto", "http")
+	}
+	if _, ok := h["User-Agent"]; !ok {
+		h["User-Agent"] = []string{""} // none, instead of the library's
+	}
+	host := r.Host
+	if host == "" {
+		host = x.routed.endpoint.Addr().String()
+	}
+	target := &url.URL{Scheme: "http", Host: x.routed.endpoint.Addr().String()}
+	if r.Method != http.MethodConnect {
+		// Opaque keeps the path byte for byte.
+		target.Opaque = "//" + host + string(x.head.Path)
+	}
+	ctx = context.WithValue(ctx, h2callKey{}, &h2call{dest: &x.routed.destination})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.interim})
+	out := (&http.Request{
+		Method: r.Method, URL: target, Host: host, Header: h, Trailer: r.Trailer, ContentLength: r.ContentLength,
+		Proto: "HTTP/2.0", ProtoMajor: 2,
+	}).WithContext(ctx)
+	if r.ContentLength != 0 {
+		x.body = newH2Body(r.Body, x.onRequestData)
+		var err error
+		if out.Body, err = x.body.handle(); err != nil {
+			return nil, err
+		}
+		out.GetBody = x.body.handle
+	}
+	return out, nil
+}
+
+// interim passes a 1xx response on. It runs while the stream's goroutine waits.
+func (x *h2stream) interim(code int, header textproto.MIMEHeader) error {
+	if code == http.StatusContinue { // the library answers Expect itself
+		return nil
+	}
+	h := x.w.Header()
+	maps.Copy(h, http.Header(header))
+	x.w.WriteHeader(code)
+	clear(h)
+	return nil
+}
+
+// respond passes the response on.
+func (x *h2stream) respond(ctx context.Context, res *http.Response) (reset bool) {
+	h := x.w.Header()
+	maps.Copy(h, res.Header)
+	// A key without values keeps the library from adding a field of its own.
+	for _, k := range []string{"Date", "Content-Type", "Content-Length"} {
+		if _, ok := h[k]; !ok {
+			h[k] = nil
+		}
+	}
+	x.rec.Detail = "via_upstream"
+	x.sendHead(res.StatusCode, res.Header)
+	if x.head.GRPC { // trailers-only responses carry it in the head
+		x.rec.GRPCStatus = parseGRPCStatus(res.Header.Get("Grpc-Status"))
+	}
+	// With nothing to come, what ends the stream goes into the same frame as the
+	// head: to gRPC that is the difference between an answer and an error.
+	empty := res.ContentLength == 0 || x.r.Method == http.MethodHead
+	if reset, done := x.copyBody(ctx, res.Body, !empty); done {
+		return reset
+	}
+	for k, v := range res.Trailer {
+		h[http.TrailerPrefix+k] = v
+	}
+	if len(res.Trailer) > 0 {
+		x.rec.BytesSent += h2FrameLen + fieldBytes(res.Trailer)
+		if s := parseGRPCStatus(res.Trailer.Get("Grpc-Status")); x.head.GRPC && s >= 0 {
+			x.rec.GRPCStatus = s
+		}
+	}
+	if x.r.Context().Err() != nil {
+		return x.gone()
+	}
+	return false
+}
+
+// copyBody streams the response body, sending every piece at once, and the head
+// before the first one if headFirst. done is set when the stream cannot go on.
+func (x *h2stream) copyBody(ctx context.Context, body io.Reader, headFirst bool) (reset, done bool) {
+	out, _ := x.w.(interface{ FlushError() error })
+	if headFirst && out.FlushError() != nil {
+		return x.gone(), true
+	}
+	var buf upstream.Buffer
+	defer buf.Release()
+	for {
+		if !buf.MakeRoom() {
+			buf.Skip(buf.Len()) // not reached: it is emptied below
+		}
+		n, err := body.Read(buf.Free())
+		if n > 0 {
+			p := buf.Free()[:n]
+			if _, werr := x.w.Write(p); werr != nil {
+				return x.gone(), true
+			}
+			x.rec.BytesSent += dataBytes(n)
+			if x.head.GRPC {
+				x.rec.AddResponseMessages(x.answered.scan(p))
+			}
+			// The last piece leaves with what ends the stream.
+			if !errors.Is(err, io.EOF) && out.FlushError() != nil {
+				return x.gone(), true
+			}
+			if n == len(buf.Free()) {
+				buf.TakeLarge()
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return false, false
+		default:
+			return x.broke(ctx, err), true
+		}
+	}
+}
+
+// sendHead writes the response head into the library's buffer.
+func (x *h2stream) sendHead(code int, h http.Header) {
+	x.rec.Code, x.sent = code, true
+	x.rec.BytesSent += h2FrameLen + fieldBytes(h) + uint64(len(":status200")+h2FieldLen)
+	x.w.WriteHeader(code)
+}
+
+// gone ends a stream whose client is no longer there.
+func (x *h2stream) gone() bool {
+	x.rec.Flags |= telemetry.FlagDC
+	x.rec.Detail = detailClientGone
+	return true
+}
+
+// broke handles an error of the upstream or of the client, before or within the
+// response.
+func (x *h2stream) broke(ctx context.Context, err error) (reset bool) {
+	var stream http2.StreamError
+	var dial *dialError
+	switch {
+	case x.r.Context().Err() != nil, x.body != nil && x.body.failed() != nil:
+		return x.gone()
+	case ctx.Err() != nil:
+		return x.fail(failTimeout)
+	case errors.As(err, &dial):
+		x.rec.FailureReason = err.Error()
+		var timeout net.Error
+		if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout() {
+			return x.fail(failTimedOut)
+		}
+		return x.fail(failConnect)
+	case errors.Is(err, errRefusedAgain):
+		return x.fail(failRefused)
+	case errors.As(err, &stream):
+		if stream.Code == http2.ErrCodeRefusedStream {
+			return x.fail(failRefused)
+		}
+		return x.fail(failRemoteReset)
+	}
+	x.rec.FailureReason = err.Error()
+	if _, ok := errors.AsType[http2.ConnectionError](err); ok {
+		return x.fail(failUpstream)
+	}
+	return x.fail(failReset)
+}
+
+// fail answers with a failure of the proxy's own, or resets a response that has
+// begun.
+func (x *h2stream) fail(f *failure) (reset bool) {
+	x.rec.Flags |= f.flags
+	x.rec.Detail = f.detail
+	if x.sent {
+		return true
+	}
+	h := x.w.Header()
+	h["Date"], h["Content-Length"] = nil, nil
+	if x.head.GRPC {
+		// Trailers-only: the status is in the one and only head.
+		status := grpcStatusOf(f.code)
+		x.rec.GRPCStatus = status
+		h.Set("Content-Type", "application/grpc")
+		h.Set("Grpc-Status", strconv.Itoa(status))
+		if f.body != "" {
+			h.Set("Grpc-Message", f.body)
+		}
+		x.sendHead(http.StatusOK, h)
+		return false
+	}
+	h["Content-Type"] = nil
+	if f.body != "" {
+		h.Set("Content-Type", "text/plain")
+		h.Set("Content-Length", strconv.Itoa(len(f.body)))
+	}
+	x.sendHead(f.code, h)
+	if x.r.Method != http.MethodHead && f.body != "" {
+		if _, err := io.WriteString(x.w, f.body); err != nil {
+			return x.gone()
+		}
+		x.rec.BytesSent += dataBytes(len(f.body))
+	}
+	return false
+}
+
+// dataBytes is n bytes of a body with the frames around them.
+func dataBytes(n int) uint64 {
+	return uint64(n) + uint64((n+h2MaxFrame-1)/h2MaxFrame*h2FrameLen)
+}
+
+func fieldBytes(h http.Header) uint64 {
+	n := 0
+	for k, vv := range h {
+		for _, v := range vv {
+			n += len(k) + len(v) + h2FieldLen
+		}
+	}
+	return uint64(n)
+}
