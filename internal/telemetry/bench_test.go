@@ -114,3 +114,26 @@ func (c *countWriter) Write(p []byte) (int, error) {
 	*c += countWriter(len(p))
 	return len(p), nil
 }
+
+// BenchmarkRequestParallel has all threads count on one edge: the worst case
+// for the caches.
+func BenchmarkRequestParallel(b *testing.B) {
+	r := newRecorder(b, nil)
+	e := r.Edge(EdgeKey{Direction: mesh.Inbound})
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			one(r, e, 0, 0)
+		}
+	})
+}
+
+// BenchmarkEdge is the slow path: labels rendered, lock taken.
+func BenchmarkEdge(b *testing.B) {
+	r := newRecorder(b, nil)
+	k := EdgeKey{Direction: mesh.Outbound, Peer: catalogue(), Service: catalogueService}
+	b.ReportAllocs()
+	for b.Loop() {
+		r.Edge(k)
+	}
+}

@@ -125,7 +125,8 @@ func (r *Recorder) account() *account {
 
 // Done reports whether Finish has been called, or the Record is zero.
 func (rec Record) Done() bool {
-	return rec.account == nil || rec.account.gen.Load() != rec.gen
+	a := rec.account
+	return a == nil || a.gen.Load() != rec.gen
 }
 
 // SetRequest copies what the log shows of the request's head, cut to a bounded
@@ -146,17 +147,17 @@ func (rec Record) SetRequestID(id []byte) { rec.text.set(textRequestID, id) }
 func (rec Record) SetForwardedFor(v []byte) { rec.text.set(textForwardedFor, v) }
 
 // AddRequestMessages counts n gRPC messages from the client. Any goroutine may
-// call it until Finish.
+// call it; after Finish it does nothing. (A call that overlaps Finish may go
+// either way: whoever finishes should have stopped the counting.)
 func (rec Record) AddRequestMessages(n uint64) {
-	if rec.account != nil {
+	if !rec.Done() {
 		rec.requestMessages.Add(n)
 	}
 }
 
-// AddResponseMessages counts n gRPC messages to the client. Any goroutine may
-// call it until Finish.
+// AddResponseMessages counts n gRPC messages to the client, under the same rules.
 func (rec Record) AddResponseMessages(n uint64) {
-	if rec.account != nil {
+	if !rec.Done() {
 		rec.responseMessages.Add(n)
 	}
 }

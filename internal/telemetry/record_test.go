@@ -52,9 +52,17 @@ func TestDoubleFinish(t *testing.T) {
 	}
 	open := r.Begin(mesh.Inbound, 0)
 	for _, rec := range recs {
+		rec.AddRequestMessages(1)
+		rec.AddResponseMessages(1)
+		rec.Live()
 		rec.Finish()
 	}
 	Record{}.Finish()
+	Record{}.Live()
+	Record{}.AddRequestMessages(1)
+	if open.requestMessages.Load() != 0 || open.responseMessages.Load() != 0 || open.live {
+		t.Error("a stale handle changed another request")
+	}
 	if open.Done() {
 		t.Error("a stale Finish ended another request")
 	}
