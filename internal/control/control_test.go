@@ -1,0 +1,451 @@
+package control
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// rewrite writes testdata anew; look at the difference before committing it.
+var rewrite = flag.Bool("rewrite", false, "write testdata anew")
+
+var byValue = cmp.Options{
+	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+	cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b }),
+}
+
+func newPlane(t *testing.T, statePath string) *Plane {
+	t.Helper()
+	p, err := New(Options{Net: 77, StatePath: statePath, Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func service(ns, name string, ports ...mesh.ServicePort) mesh.Service {
+	return mesh.Service{
+		ServiceRef: mesh.ServiceRef{Host: name + "." + ns + ".svc.cluster.local", Name: name, Namespace: ns},
+		Selector:   map[string]string{"app": name},
+		Ports:      ports,
+	}
+}
+
+func workload(ns, app, suffix string, ready bool, ports ...mesh.WorkloadPort) mesh.Workload {
+	return mesh.Workload{
+		Name: app + "-" + suffix, Namespace: ns, Owner: app, OwnerKind: mesh.KindDeployment,
+		Labels: map[string]string{"app": app, "version": "v1"}, Ports: ports, Ready: ready,
+	}
+}
+
+// shop is a mesh with every kind of service.
+func shop() ([]mesh.Service, []mesh.Workload) {
+	http := mesh.ServicePort{Name: "http", Port: 80, TargetPort: 8080, Protocol: mesh.ProtocolHTTP}
+	published := http
+	published.Publish = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8080")}
+	headless := service("shop", "db", mesh.ServicePort{Name: "tcp", Port: 5432, Protocol: mesh.ProtocolTCP})
+	headless.Headless = true
+	services := []mesh.Service{
+		service("shop", "web", published),
+		service("shop", "cart", mesh.ServicePort{Name: "any", Port: 80, TargetPort: 9000}, mesh.ServicePort{Name: "dns", Port: 53, Protocol: mesh.ProtocolUDP}),
+		service("shop", "cache", mesh.ServicePort{Name: "redis", Port: 6379, Protocol: mesh.ProtocolTCP}),
+		headless,
+		service("other", "web", http),
+	}
+	db := workload("shop", "db", "0", true, mesh.WorkloadPort{Port: 5432})
+	db.OwnerKind = mesh.KindStatefulSet
+	return services, []mesh.Workload{
+		workload("shop", "web", "1", true, mesh.WorkloadPort{Name: "http", Port: 8080}),
+		workload("shop", "web", "2", false, mesh.WorkloadPort{Name: "http", Port: 8080}),
+		workload("shop", "cart", "1", true, mesh.WorkloadPort{Name: "x", Port: 9000}),
+		workload("shop", "cache", "1", true), // does not declare 6379
+		db,
+		workload("other", "web", "1", true, mesh.WorkloadPort{Name: "http", Port: 8080}),
+	}
+}
+
+// snapshot publishes what was set.
+func snapshot(p *Plane) *mesh.Snapshot {
+	p.publish()
+	return p.Snapshot()
+}
+
+func fill(p *Plane, services []mesh.Service, workloads []mesh.Workload) {
+	p.SetServices("files", services)
+	for _, w := range workloads {
+		p.SetWorkload(w)
+	}
+}
+
+// render writes a NodeConfig as text, one thing a line.
+func render(cfg *mesh.NodeConfig) string {
+	var b strings.Builder
+	for _, l := range cfg.Listeners {
+		fmt.Fprintf(&b, "listener %s %s dir=%d bind=%v publish=%v %s routes=%q cluster=%q\n",
+			l.Name, l.Address, l.Direction, l.Bind, l.Publish, l.Protocol, l.RouteConfig, l.Cluster)
+	}
+	for _, r := range cfg.Routes {
+		for _, vh := range r.VirtualHosts {
+			fmt.Fprintf(&b, "route %s | %s | %s -> %s weight %d timeout %v\n", r.Name, vh.Name, strings.Join(vh.Domains, " "),
+				vh.Routes[0].Clusters[0].Cluster, vh.Routes[0].Clusters[0].Weight, vh.Routes[0].Timeout)
+		}
+	}
+	for _, c := range cfg.Clusters {
+		fmt.Fprintf(&b, "cluster %s type=%d service=%s port=%d timeout=%v\n", c.Name, c.Type, c.Service.Host, c.Port, c.ConnectTimeout)
+	}
+	for _, e := range cfg.Endpoints {
+		fmt.Fprintf(&b, "endpoints %s", e.Cluster)
+		for _, ep := range e.Endpoints {
+			fmt.Fprintf(&b, " %s=%s", ep.Address, ep.Workload)
+		}
+		b.WriteByte('\n')
+	}
+	for _, n := range cfg.Names {
+		fmt.Fprintf(&b, "name %s ns=%s short=%q %v\n", n.Host, n.Namespace, n.Short, n.Addresses)
+	}
+	return b.String()
+}
+
+// TestView compares the whole configuration of one proxy with testdata/view.txt.
+func TestView(t *testing.T) {
+	p := newPlane(t, "")
+	fill(p, first(shop()), second(shop()))
+	cfg, err := View(snapshot(p), "shop/web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *rewrite {
+		if err := os.WriteFile("testdata/view.txt", []byte(render(cfg)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/view.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(render(cfg), "\n")); diff != "" {
+		t.Errorf("view of shop/web-1 (-want +got):\n%s\n%s", diff, render(cfg))
+	}
+	if len(cfg.Workloads) != 6 {
+		t.Errorf("%d workloads, want all 6", len(cfg.Workloads))
+	}
+	if _, err := View(p.Snapshot(), "shop/none"); err == nil || err.Error() != "workload shop/none is not in the mesh (snapshot 1)" {
+		t.Errorf("view of an unknown workload: %v", err)
+	}
+}
+
+func first[A, B any](a A, _ B) A  { return a }
+func second[A, B any](_ A, b B) B { return b }
+
+// TestOrderOfArrivalDoesNotMatter permutes sources, services and workloads.
+func TestOrderOfArrivalDoesNotMatter(t *testing.T) {
+	services, workloads := shop()
+	var want *mesh.NodeConfig
+	for seed := range uint64(50) {
+		p := newPlane(t, "")
+		for i, w := range workloads { // addresses depend on arrival, so they are fixed
+			workloads[i].IP = mesh.IP(77, mesh.Index(10+i))
+			_ = w
+		}
+		for _, svc := range services {
+			p.vips.take(svc.Host)
+		}
+		r := rand.New(rand.NewPCG(seed, 7))
+		for _, i := range r.Perm(len(workloads)) {
+			p.SetWorkload(workloads[i])
+		}
+		for _, i := range r.Perm(len(services)) {
+			p.SetServices("source "+services[i].Host, services[i:i+1])
+		}
+		got, err := View(snapshot(p), "shop/cart-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want == nil {
+			want = got
+		}
+		if !reflect.DeepEqual(want, got) {
+			t.Fatalf("seed %d gives another configuration:\n%s", seed, cmp.Diff(want, got, byValue))
+		}
+		shared, err := p.View("shop/cart-1")
+		if err != nil || !reflect.DeepEqual(want, shared) {
+			t.Fatalf("Plane.View differs from View (%v):\n%s", err, cmp.Diff(want, shared, byValue))
+		}
+	}
+}
+
+// TestUnconcernedProxyKeepsItsListeners changes what does not concern a proxy.
+func TestUnconcernedProxyKeepsItsListeners(t *testing.T) {
+	p := newPlane(t, "")
+	services, workloads := shop()
+	fill(p, services, workloads)
+	before, err := View(snapshot(p), "shop/cart-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := workload("shop", "web", "1", true, mesh.WorkloadPort{Name: "http", Port: 8080})
+	version := p.Snapshot().Version
+	p.SetWorkload(again) // the same as before
+	p.SetServices("files", services)
+	if got := snapshot(p).Version; got != version {
+		t.Errorf("setting the same again publishes version %d after %d", got, version)
+	}
+	p.SetWorkload(workload("shop", "web", "2", true, mesh.WorkloadPort{Name: "http", Port: 8080}))
+	after, err := View(snapshot(p), "shop/cart-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(before.Listeners, after.Listeners) || !reflect.DeepEqual(before.Routes, after.Routes) ||
+		!reflect.DeepEqual(before.Clusters, after.Clusters) || !reflect.DeepEqual(before.Names, after.Names) {
+		t.Error("a workload that became ready changes more than endpoints and workloads of another proxy")
+	}
+	changed := 0
+	for i := range before.Endpoints {
+		if !reflect.DeepEqual(before.Endpoints[i], after.Endpoints[i]) {
+			changed++
+		}
+	}
+	if changed != 1 {
+		t.Errorf("%d endpoint sets changed, want 1", changed)
+	}
+}
+
+func TestAddressesSurviveRestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	p := newPlane(t, path)
+	services, workloads := shop()
+	fill(p, services, workloads)
+	want := snapshot(p)
+	index, err := p.Index("shop/later")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.publish() // saves
+
+	p = newPlane(t, path)
+	slices.Reverse(services)
+	slices.Reverse(workloads)
+	fill(p, services, workloads)
+	got := snapshot(p)
+	if diff := cmp.Diff(want.Services, got.Services, byValue); diff != "" {
+		t.Errorf("services after a restart (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(want.Workloads, got.Workloads, byValue); diff != "" {
+		t.Errorf("workloads after a restart (-want +got):\n%s", diff)
+	}
+	if again, err := p.Index("shop/later"); err != nil || again != index {
+		t.Errorf("index %d (%v) after a restart, want %d", again, err, index)
+	}
+}
+
+func TestDamagedStateIsKeptAside(t *testing.T) {
+	for _, content := range []string{"", "{", `{"format":9}`, `{"format":1,"services":{"held":{"a":1,"b":1}}}`, `{"format":1,"workloads":{"held":{"a":1}}}`} {
+		path := filepath.Join(t.TempDir(), "state.json")
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := newPlane(t, path)
+		if n, err := p.Index("a/b"); err != nil || n != 2 {
+			t.Errorf("state %q: first index %d (%v), want 2", content, n, err)
+		}
+		kept, err := filepath.Glob(path + ".damaged-*")
+		if err != nil || len(kept) != 1 {
+			t.Fatalf("state %q: kept aside as %v (%v), want one file", content, kept, err)
+		}
+		if b, err := os.ReadFile(kept[0]); err != nil || string(b) != content {
+			t.Errorf("kept %q (%v), want %q", b, err, content)
+		}
+		var text strings.Builder
+		if err := p.WriteMetrics(&text); err != nil || !strings.Contains(text.String(), "vitrine_control_state_errors_total 1\n") {
+			t.Errorf("metrics %v do not count the damaged file:\n%s", err, text.String())
+		}
+	}
+}
+
+func TestIndexIsReusedAsLateAsPossible(t *testing.T) {
+	p := newPlane(t, "")
+	take := func(key string) mesh.Index {
+		t.Helper()
+		i, err := p.Index(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	a := take("ns/a")
+	p.Release("ns/a")
+	if b := take("ns/b"); b == a {
+		t.Errorf("index %d is given to another workload at once", a)
+	}
+	if again := take("ns/a"); again != a {
+		t.Errorf("a workload that comes back gets %d, had %d", again, a)
+	}
+	seen := map[mesh.Index]bool{}
+	for i := range 65533 - 2 + 1 - 2 {
+		n := take(fmt.Sprintf("ns/w%d", i))
+		if seen[n] || !n.Valid() {
+			t.Fatalf("index %d is given out twice or not valid", n)
+		}
+		seen[n] = true
+	}
+	if i, err := p.Index("ns/one-too-many"); err == nil {
+		t.Errorf("index %d although all are held", i)
+	}
+	p.Release("ns/w7")
+	p.Release("ns/w3")
+	if got, want := take("ns/new"), mesh.Index(7+4); got != want {
+		t.Errorf("got index %d, want %d, which is free the longest", got, want)
+	}
+}
+
+func TestAdoptedWorkloadKeepsItsAddress(t *testing.T) {
+	p := newPlane(t, "")
+	w := workload("a", "x", "1", true)
+	w.IP = mesh.IP(77, 2)
+	p.SetWorkload(w)
+	if n, err := p.Index("a/other"); err != nil || n == 2 {
+		t.Errorf("index %d (%v) is already in use", n, err)
+	}
+	w = workload("a", "bad", "1", true)
+	w.IP = netip.MustParseAddr("10.0.0.1")
+	p.SetWorkload(w)
+	if got := snapshot(p).Workloads; len(got) != 1 || got[0].CaseIP != mesh.CaseIP4(2) || got[0].CaseIP6 != mesh.CaseIP6(2) {
+		t.Errorf("workloads %+v, want only a/x-1 with its addresses", got)
+	}
+}
+
+// TestUndeclaredPortKeepsItsWirePort removes and adds services of a workload
+// that declares nothing.
+func TestUndeclaredPortKeepsItsWirePort(t *testing.T) {
+	p := newPlane(t, "")
+	p.SetWorkload(workload("a", "x", "1", true))
+	port := func(n uint16) mesh.ServicePort { return mesh.ServicePort{Port: n} }
+	p.SetServices("", []mesh.Service{service("a", "x", port(10), port(20), port(30))})
+	wires := func() map[uint16]uint16 {
+		out := map[uint16]uint16{}
+		for _, wp := range snapshot(p).Workloads[0].Ports {
+			out[wp.Port] = wp.WirePort
+		}
+		return out
+	}
+	if diff := cmp.Diff(map[uint16]uint16{10: 15100, 20: 15101, 30: 15102}, wires()); diff != "" {
+		t.Error(diff)
+	}
+	p.SetServices("", []mesh.Service{service("a", "x", port(5), port(30))})
+	if diff := cmp.Diff(map[uint16]uint16{5: 15103, 30: 15102}, wires()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDebounce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlane(t, "")
+		ctx, cancel := context.WithCancel(t.Context())
+		var done sync.WaitGroup
+		done.Go(func() {
+			if err := p.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+		defer func() { cancel(); done.Wait() }()
+		at := func(d time.Duration, want uint64) {
+			t.Helper()
+			<-time.NewTimer(d).C
+			synctest.Wait()
+			if got := p.Snapshot().Version; got != want {
+				t.Fatalf("version %d, want %d", got, want)
+			}
+		}
+		at(time.Minute, 0) // nothing happens without a change
+		p.SetWorkload(workload("a", "x", "1", true))
+		at(9*time.Millisecond, 0)
+		at(2*time.Millisecond, 1) // quiet for 10 ms
+		for i := range 199 {      // never quiet: a change every 5 ms
+			p.SetWorkload(workload("a", "x", "1", i%2 != 0))
+			<-time.NewTimer(5 * time.Millisecond).C
+		}
+		synctest.Wait()
+		if got := p.Snapshot().Version; got != 1 {
+			t.Fatalf("version %d before the maximum wait, want 1", got)
+		}
+		p.SetWorkload(workload("a", "x", "2", true))
+		at(5*time.Millisecond, 1)
+		p.SetWorkload(workload("a", "x", "3", true))
+		at(5*time.Millisecond, 2) // the maximum wait is over
+	})
+}
+
+func TestWatchSkipsToTheLast(t *testing.T) {
+	p := newPlane(t, "")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p.SetWorkload(workload("a", "x", "0", true))
+	p.publish()
+	var got []uint64
+	for s := range p.Watch(ctx) {
+		got = append(got, s.Version)
+		switch s.Version {
+		case 1:
+			for i := range 5 {
+				p.SetWorkload(workload("a", "x", fmt.Sprint(i+1), true))
+				p.publish()
+			}
+		case 6:
+			cancel()
+		}
+	}
+	if diff := cmp.Diff([]uint64{1, 6}, got); diff != "" {
+		t.Errorf("versions seen (-want +got):\n%s", diff)
+	}
+}
+
+func TestMetricNames(t *testing.T) {
+	p := newPlane(t, "")
+	services, workloads := shop()
+	fill(p, services, workloads)
+	p.publish()
+	var b strings.Builder
+	if err := p.WriteMetrics(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"pilot_services 5\n", `pilot_inbound_updates{type="svc"} 1` + "\n", `pilot_push_triggers{type="workload"} 6` + "\n",
+		`istio_build{component="pilot",tag="unknown"} 1` + "\n", "istiod_uptime_seconds ", "pilot_debounce_time_count 1\n",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("metrics lack %q:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestNodeKey(t *testing.T) {
+	w := workload("shop", "web", "1.x", true)
+	w.IP = mesh.IP(77, 5)
+	if key, err := NodeKey(w.NodeID()); err != nil || key != w.Key() {
+		t.Errorf("key %q (%v), want %q", key, err, w.Key())
+	}
+	for _, bad := range []string{"", "sidecar~1.2.3.4~a.b~c.svc.cluster.local", "sidecar~1.2.3.4~.b~b.svc.cluster.local", "a~b~c"} {
+		if key, err := NodeKey(bad); err == nil {
+			t.Errorf("node id %q gives key %q, want an error", bad, key)
+		}
+	}
+}
