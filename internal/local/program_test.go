@@ -2,7 +2,9 @@ package local_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -29,7 +31,9 @@ func runProgram(args []string) int {
 		fmt.Println("leaving with", code)
 		return code
 	case "serve":
-		return serve(args[1])
+		return serve(args[1], syscall.SIGTERM)
+	case "load":
+		return load(args[1])
 	case "grpc":
 		return serveGRPC(args[1])
 	case "signals":
@@ -47,16 +51,16 @@ func runProgram(args []string) int {
 		return 0
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
-		return serve(args[1])
+		return serve(args[1], syscall.SIGUSR1)
 	case "leave-child":
 		return leaveChild()
 	}
 	return 64
 }
 
-// serve answers on a port until SIGTERM: / says who it is, /fail makes it
+// serve answers on a port until the signal comes: / says who it is, /fail makes it
 // unhealthy, /heal healthy again, /exit?code=N ends it.
-func serve(port string) int {
+func serve(port string, end os.Signal) int {
 	var sick atomic.Bool
 	code := make(chan int, 1)
 	mux := http.NewServeMux()
@@ -89,7 +93,7 @@ func serve(port string) int {
 	srv := &http.Server{Handler: mux}
 	go srv.Serve(ln)
 	fmt.Println("serving on", port)
-	term, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	term, stop := signal.NotifyContext(context.Background(), end)
 	defer stop()
 	select {
 	case n := <-code:
@@ -139,4 +143,40 @@ func leaveChild() int {
 	}
 	fmt.Println("child", p.Pid)
 	return 3
+}
+
+// load asks for a URL again and again until SIGTERM, on connections that it keeps
+// and on new ones, and says how many requests failed.
+func load(url string) int {
+	term, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	sent, failed := 0, 0
+	for n := 0; term.Err() == nil; n++ {
+		req, err := http.NewRequest(http.MethodGet, url, http.NoBody)
+		if err != nil {
+			return 1
+		}
+		req.Close = n%3 == 0
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			io.Copy(io.Discard, resp.Body)
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				err = errors.New(resp.Status)
+			}
+		}
+		switch {
+		case err == nil:
+			if sent++; sent == 1 {
+				fmt.Println("loading")
+			}
+		case sent > 0: // before, the service is not there yet
+			failed++
+			fmt.Println("failed:", err)
+		}
+		t := time.NewTimer(2 * time.Millisecond)
+		<-t.C
+	}
+	fmt.Printf("sent %v failed %d\n", sent > 100, failed)
+	return 0
 }

@@ -65,6 +65,19 @@ func TestReplicasShareAPort(t *testing.T) {
 	})
 }
 
+// printed waits for a line of some program.
+func (w *world) printed(t *testing.T, line string) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() error {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !slices.ContainsFunc(w.output, func(s string) bool { return strings.HasSuffix(s, ": "+line) }) {
+			return fmt.Errorf("nobody printed %q: %q", line, w.output)
+		}
+		return nil
+	})
+}
+
 // requests sums istio_requests_total.
 func requests(metrics string) int {
 	sum := 0.0
@@ -169,16 +182,23 @@ func TestProxyDeathEndsTheProgramAndIsMended(t *testing.T) {
 
 func TestRollingUpdateLosesNoRequest(t *testing.T) {
 	w := newWorld(t)
+	w.plane.SetServices("test", []mesh.Service{{
+		ServiceRef: mesh.ServiceRef{Name: "web", Namespace: "default"}, Selector: map[string]string{"app": "web"},
+		Ports: []mesh.ServicePort{{Name: "http", Port: 80, TargetPort: 8080, Protocol: mesh.ProtocolHTTP}},
+	}})
+	load := deployment("load", 1, "load", "http://web")
 	set := deployment("web", 2, "serve", "8080")
-	w.apply(t, set)
+	w.apply(t, set, load)
 	old := w.settled(t)
+	old = slices.DeleteFunc(old, func(p local.PodStatus) bool { return p.Workload.Owner != "web" })
+	w.printed(t, "loading")
 	set.Labels = map[string]string{"app": "web", "version": "v2"}
-	w.apply(t, set)
+	w.apply(t, set, load)
 	least := len(old)
 	eventually(t, 30*time.Second, func() error {
 		ready := 0
 		for _, p := range w.sup.Pods() {
-			if p.Workload.Ready {
+			if p.Workload.Ready && p.Workload.Owner == "web" {
 				ready++
 			}
 		}
@@ -192,7 +212,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 		t.Errorf("only %d pods were ready at one time, want 2 always", least)
 	}
 	for _, p := range w.sup.Pods() {
-		if p.Stopping {
+		if p.Stopping || p.Workload.Owner != "web" {
 			continue
 		}
 		if p.Workload.Version() != "v2" || p.Template == old[0].Template {
@@ -208,6 +228,16 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 			t.Errorf("pod %s was not replaced", p.Workload.Key())
 		}
 	}
+	eventually(t, 20*time.Second, func() error {
+		for _, p := range w.sup.Pods() {
+			if p.Stopping {
+				return errors.New(w.describe())
+			}
+		}
+		return nil
+	})
+	w.apply(t, set)
+	w.printed(t, "sent true failed 0")
 	if _, err := w.sup.Restart(t.Context(), []string{"nobody"}); err == nil {
 		t.Error("restart of a name that does not exist succeeds")
 	}
@@ -348,13 +378,17 @@ func TestStubbornProgramIsKilled(t *testing.T) {
 
 func TestChildrenOfAProgramEndWithIt(t *testing.T) {
 	w := newWorld(t)
-	set := deployment("job", 1, "leave-child")
-	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
-	w.apply(t, set)
-	w.settled(t)
-	if p := w.sup.Pods()[0]; p.Status.Containers[0].LastExit.Code != 3 {
-		t.Errorf("last exit %+v", p.Status.Containers[0].LastExit)
-	}
+	w.apply(t, deployment("web", 1, "leave-child"))
+	eventually(t, 10*time.Second, func() error {
+		if p := w.sup.Pods(); len(p) == 0 || p[0].Status.Reason != pod.ReasonCrashLoop {
+			return errors.New(w.describe())
+		}
+		usage, err := w.sup.Usage()
+		if err == nil && (len(usage) != 2 || len(usage[0].PIDs) != 0) {
+			err = fmt.Errorf("in back-off there are processes: %+v", usage)
+		}
+		return err
+	})
 }
 
 // superviseUntilKilled is a control plane that is going to be killed.

@@ -7,12 +7,12 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -119,8 +119,12 @@ func (s *sidecar) finish(err error, complain io.Writer) int {
 func dieOf(sig syscall.Signal) {
 	// The program's core, if it was to have one, is written already.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	signal.Reset(sig)
-	if syscall.Kill(os.Getpid(), sig) == nil {
+	// The Go runtime answers some signals (SIGABRT, SIGSEGV) with a traceback
+	// and exit code 2 even without a handler of ours, so the default action is
+	// set behind its back: a struct sigaction of zeros is SIG_DFL.
+	var action [4]uint64
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	if unix.Kill(unix.Getpid(), sig) == nil {
 		// Delivery to some thread of ours takes a moment.
 		t := time.NewTimer(time.Second)
 		defer t.Stop()

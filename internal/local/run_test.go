@@ -1,0 +1,228 @@
+package local_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// foreground prepares `vitrine run -- args`: the command that the command line
+// would become.
+func (w *world) foreground(t *testing.T, args ...string) (*exec.Cmd, mesh.Workload) {
+	t.Helper()
+	load, bootstrap, err := w.sup.Prepare(mesh.WorkloadSet{
+		Namespace: "default", Name: "tool", Labels: map[string]string{"app": "tool"}, GracePeriod: 5 * time.Second,
+		Containers: []mesh.Container{{Name: "tool", Args: args, Ports: []mesh.ContainerPort{{Port: 8080}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binaries.proxy, "sidecar", "--bootstrap", bootstrap)
+	cmd.Env = append(os.Environ(), programEnv+"=1", "MARK=kept")
+	return cmd, load
+}
+
+func TestRunKeepsExitCodesAndStreams(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	for name, tc := range map[string]struct {
+		args   []string
+		stdin  string
+		stdout string
+		stderr string // contained
+		code   int
+		signal syscall.Signal
+	}{
+		"success":        {args: []string{binaries.self, "exit", "0"}, stdout: "leaving with 0\n"},
+		"exit code":      {args: []string{binaries.self, "exit", "42"}, stdout: "leaving with 42\n", code: 42},
+		"death":          {args: []string{binaries.self, "raise", "15"}, signal: syscall.SIGTERM},
+		"violent death":  {args: []string{binaries.self, "raise", "9"}, signal: syscall.SIGKILL},
+		"abort":          {args: []string{"sh", "-c", "ulimit -c 0; kill -ABRT $$"}, signal: syscall.SIGABRT},
+		"not found":      {args: []string{"no-such-program"}, stderr: "no-such-program", code: 127},
+		"not executable": {args: []string{"/etc/hosts"}, stderr: "/etc/hosts", code: 126},
+		"streams":        {args: []string{"sh", "-c", "cat; echo oops >&2"}, stdin: "hello\n", stdout: "hello\n", stderr: "oops\n"},
+		"surroundings": {
+			args:   []string{"sh", "-c", "pwd; echo $MARK; id -u; hostname"},
+			stdout: fmt.Sprintf("%s\nkept\n%d\n%s\n", dir, os.Getuid(), hostname(t)),
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, _ := w.foreground(t, tc.args...)
+			var stdout, stderr bytes.Buffer
+			cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = dir, strings.NewReader(tc.stdin), &stdout, &stderr
+			err := cmd.Run()
+			var exit *exec.ExitError
+			if err != nil && !errors.As(err, &exit) {
+				t.Fatal(err)
+			}
+			ws := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if tc.signal != 0 && (!ws.Signaled() || ws.Signal() != tc.signal) || tc.signal == 0 && ws.ExitStatus() != tc.code {
+				t.Errorf("it ended with %s, want code %d or signal %v", cmd.ProcessState, tc.code, tc.signal)
+			}
+			if stdout.String() != tc.stdout || !strings.Contains(stderr.String(), tc.stderr) || tc.stderr == "" && stderr.Len() > 0 {
+				t.Errorf("stdout %q, stderr %q; want %q and %q", stdout.String(), stderr.String(), tc.stdout, tc.stderr)
+			}
+			if t.Failed() {
+				return
+			}
+			eventually(t, 5*time.Second, func() error {
+				if n := len(w.sup.Pods()); n != 0 {
+					return fmt.Errorf("%d pods are left: %s", n, w.describe())
+				}
+				return nil
+			})
+		})
+	}
+}
+
+func hostname(t *testing.T) string {
+	t.Helper()
+	name, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestRunForwardsSignals(t *testing.T) {
+	w := newWorld(t)
+	cmd, load := w.foreground(t, binaries.self, "signals")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = t.Output()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	expect := func(want string) {
+		t.Helper()
+		if !lines.Scan() || lines.Text() != want {
+			t.Fatalf("the program says %q, want %q (%v)", lines.Text(), want, lines.Err())
+		}
+	}
+	expect("waiting")
+	eventually(t, 5*time.Second, func() error {
+		for _, p := range w.sup.Pods() {
+			if p.Workload.Key() == load.Key() && p.Workload.Ready && p.ProxyPID == cmd.Process.Pid {
+				return nil
+			}
+		}
+		return errors.New(w.describe())
+	})
+	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTERM} {
+		if err := cmd.Process.Signal(s); err != nil {
+			t.Fatal(err)
+		}
+		expect("got " + s.String())
+	}
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("it ended with %v, want exit code 7", err)
+	}
+}
+
+// TestRunOnATerminal presses Ctrl-C: the terminal sends SIGINT to the whole
+// foreground process group, so the proxy must not send it again.
+func TestRunOnATerminal(t *testing.T) {
+	w := newWorld(t)
+	cmd, _ := w.foreground(t, binaries.self, "signals")
+	screen, tty := openTerminal(t)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close()
+	lines := bufio.NewScanner(screen)
+	expect := func(want string) {
+		t.Helper()
+		if !lines.Scan() || strings.TrimPrefix(strings.TrimRight(lines.Text(), "\r"), "^C") != want {
+			t.Fatalf("the terminal shows %q, want %q (%v)", lines.Text(), want, lines.Err())
+		}
+	}
+	expect("waiting")
+	for range 3 {
+		if _, err := io.WriteString(screen, "\x03"); err != nil {
+			t.Fatal(err)
+		}
+		expect("got interrupt")
+		// A second SIGINT would be seen before this one.
+		if err := cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+			t.Fatal(err)
+		}
+		expect("got user defined signal 1")
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	expect("got terminated")
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
+		t.Errorf("it ended with %v, want exit code 7", err)
+	}
+}
+
+// openTerminal makes a pseudo-terminal.
+func openTerminal(t *testing.T) (screen, tty *os.File) {
+	t.Helper()
+	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { screen.Close() })
+	fd := int(screen.Fd())
+	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return screen, tty
+}
+
+// TestAsAnOrdinaryUser repeats the tests as a user without privileges.
+func TestAsAnOrdinaryUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		return // everything here runs so
+	}
+	const uid = 1001
+	dir, err := os.MkdirTemp("", "vu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chown(dir, uid, uid); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(filepath.Join(binaries.dir, "program"), "-test.v", "-test.timeout=5m",
+		"-test.run=^(TestReplicas|TestScaleDown|TestCrash|TestProxyDeath|TestRun|TestAdoption|TestProbesOf|TestChildren|TestUsage)")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, binariesEnv+"="+binaries.dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("as uid %d: %v\n%s", uid, err, out)
+	}
+	if n := bytes.Count(out, []byte("\n--- PASS: ")); n < 11 {
+		t.Errorf("only %d tests passed as uid %d:\n%s", n, uid, out)
+	}
+}
