@@ -48,10 +48,7 @@ func RunAgent(ctx context.Context) int {
 	defer stop()
 	a := &agent{ch: ch, children: map[int]struct{}{}}
 	a.takeSignals()
-	if err := a.run(); err != nil {
-		fmt.Fprintln(os.Stderr, "agent:", err)
-		return 1
-	}
+	a.run(ctx)
 	return 0
 }
 
@@ -94,21 +91,20 @@ func (a *agent) takeSignals() {
 }
 
 // run answers P0 until it is gone.
-func (a *agent) run() error {
+func (a *agent) run(ctx context.Context) {
 	for {
 		p, err := a.ch.receive()
 		if err != nil {
-			// Whatever it is: without P0 there is nothing to live for.
-			return nil //nolint:nilerr // P0 ended or closed the case
+			return // whatever it is: without P0 there is nothing to live for
 		}
 		switch p.kind {
 		case kindSetup:
 			if err := a.setup(&p); err != nil {
-				return nil //nolint:nilerr // reported to P0
+				return // P0 knows it
 			}
 		case kindProbe:
-			a.probe(&p)
-			return nil
+			a.probe(ctx, &p)
+			return
 		case kindSockets:
 			a.sockets(&p)
 		case kindStart:
@@ -184,8 +180,7 @@ func openListeners(reply *setupReply) (fds []int, err error) {
 // fail reports a failed step to P0 and returns the error.
 func (a *agent) fail(step string, err error) error {
 	f := setupFailure{Step: step, Error: err.Error()}
-	var errno syscall.Errno
-	if errors.As(err, &errno) {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		f.Errno = int(errno)
 	}
 	return errors.Join(err, a.ch.sendJSON(packet{kind: kindFailed}, f))

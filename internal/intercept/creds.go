@@ -1,6 +1,7 @@
 package intercept
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -45,8 +46,8 @@ func boundThread() error {
 			continue
 		}
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil {
-			if err == unix.EINVAL { //nolint:errorlint // unix.Prctl returns a bare Errno
-				break
+			if errors.Is(err, unix.EINVAL) {
+				break // the kernel knows no more
 			}
 			return fmt.Errorf("drop capability %d from the bounding set: %w", c, err)
 		}

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	poolSize  = 32 // ready sockets for Dial to IPv4 addresses of the case
+	poolSize  = 64 // ready sockets for Dial to IPv4 addresses of the case
 	poolSize6 = 4  // and to ::1, which few programs listen on alone
 )
 
@@ -23,7 +23,7 @@ const (
 // connected, so that Dial need not ask P1 first.
 type socketPool struct {
 	fds  chan int
-	want chan struct{} // one token: the pool is below half
+	want chan struct{} // one token: the pool wants filling
 }
 
 func newSocketPool(size int) *socketPool {
@@ -34,7 +34,7 @@ func newSocketPool(size int) *socketPool {
 
 // take waits for a socket.
 func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error) {
-	if len(p.fds) <= cap(p.fds)/2 {
+	if len(p.fds) <= cap(p.fds)*3/4 {
 		select {
 		case p.want <- struct{}{}:
 		default:

@@ -13,20 +13,20 @@ import (
 )
 
 // ask dials into the case and returns what the program says.
-func ask(t testing.TB, c *intercept.Case, source string, port uint16) (string, error) {
-	t.Helper()
+func ask(tb testing.TB, c *intercept.Case, source string, port uint16) (string, error) {
+	tb.Helper()
 	var src netip.Addr
 	if source != "" {
 		src = netip.MustParseAddr(source)
 	}
-	conn, err := c.Dial(testContext(t), src, port)
+	conn, err := c.Dial(testContext(tb), src, port)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
 	answer, err := io.ReadAll(conn)
 	if err != nil {
-		t.Fatalf("read from port %d: %v", port, err)
+		tb.Fatalf("read from port %d: %v", port, err)
 	}
 	// The port of the client is arbitrary.
 	said := string(answer)

@@ -2,6 +2,7 @@ package intercept_test
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -74,23 +75,43 @@ func hostDNS(t *testing.T) netip.AddrPort {
 		}
 		_ = w.WriteMsg(m)
 	})
-	up := make(chan struct{})
-	udp := &dns.Server{Addr: "127.0.0.1:0", Net: "udp", Handler: handler, NotifyStartedFunc: func() { close(up) }}
+	l, pc := samePort(t)
 	done := make(chan error, 2)
-	go func() { done <- udp.ListenAndServe() }()
-	<-up
-	addr := udp.PacketConn.LocalAddr().String()
-	up2 := make(chan struct{})
-	tcp := &dns.Server{Addr: addr, Net: "tcp", Handler: handler, NotifyStartedFunc: func() { close(up2) }}
-	go func() { done <- tcp.ListenAndServe() }()
-	<-up2
+	var servers []*dns.Server
+	for _, s := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: pc, Handler: handler}} {
+		up := make(chan struct{})
+		s.NotifyStartedFunc = func() { close(up) }
+		go func() { done <- s.ActivateAndServe() }()
+		<-up
+		servers = append(servers, s)
+	}
 	t.Cleanup(func() {
-		_ = udp.Shutdown()
-		_ = tcp.Shutdown()
+		for _, s := range servers {
+			_ = s.Shutdown()
+		}
 		<-done
 		<-done
 	})
-	return netip.MustParseAddrPort(addr)
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+// samePort listens on a loopback port that is free for TCP and for UDP.
+func samePort(t *testing.T) (net.Listener, net.PacketConn) {
+	t.Helper()
+	var lc net.ListenConfig
+	for range 100 {
+		l, err := lc.Listen(t.Context(), "tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		pc, err := lc.ListenPacket(t.Context(), "udp4", l.Addr().String())
+		if err == nil {
+			return l, pc
+		}
+		l.Close()
+	}
+	t.Fatal("no port is free for both TCP and UDP")
+	return nil, nil
 }
 
 // startDNS is a case with a running DNS.
@@ -122,10 +143,11 @@ console.log(n,...(await dns.lookup(n,{all:true})).map(a=>a.address).sort())})()`
 		"web-app", "web-app.default", "web-app.default.svc", "web-app.default.svc.cluster.local", "WEB-app.",
 		"v4only", "db.prod", "db.prod.svc.cluster.local", "www.example.test", "long.example.test", "web-0",
 	}
-	long := "long.example.test"
+	answer := []string{"long.example.test"}
 	for i := range 100 {
-		long += " " + netip.AddrFrom4([4]byte{192, 0, 2, byte(77 + i)}).String()
+		answer = append(answer, netip.AddrFrom4([4]byte{192, 0, 2, byte(77 + i)}).String())
 	}
+	long := strings.Join(answer, " ")
 	want := []string{
 		"web-app 2001:2::1 240.240.0.1", "web-app.default 2001:2::1 240.240.0.1",
 		"web-app.default.svc 2001:2::1 240.240.0.1", "web-app.default.svc.cluster.local 2001:2::1 240.240.0.1",

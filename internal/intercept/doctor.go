@@ -65,7 +65,9 @@ func probeIP6() netip.Addr { return netip.AddrFrom16([16]byte{0xfd, 0x77, 14: 0x
 
 // askProbe lets P1 try the steps and returns what it found.
 func (c *Case) askProbe() ([]Check, error) {
-	if err := c.ch.sendJSON(packet{kind: kindProbe}, setupRequest{IP4: c.cfg.IP4, IP6: c.cfg.IP6}); err != nil {
+	if err := c.ch.sendJSON(packet{kind: kindProbe}, setupRequest{
+		IP4: c.cfg.IP4, IP6: c.cfg.IP6, ResolvConf: resolvConf(&c.cfg), UID: os.Geteuid(), GID: os.Getegid(),
+	}); err != nil {
 		return nil, err
 	}
 	p, err := c.ch.receive()
@@ -146,7 +148,7 @@ func checkOpenFiles() Check {
 
 // probe is the part of Diagnose that runs in P1: each step of setup for itself,
 // and a real connection for each kind of rule.
-func (a *agent) probe(p *packet) {
+func (a *agent) probe(ctx context.Context, p *packet) {
 	var req setupRequest
 	if err := json.Unmarshal(p.body, &req); err != nil {
 		return
@@ -174,21 +176,21 @@ func (a *agent) probe(p *packet) {
 	}
 	tuneNetwork()
 	if note("nftables rules", stepRules, rules.load(), "") {
-		note("redirect of connections", stepRules, probeTCP("192.0.2.1:9"), "original destination seen")
+		note("redirect of connections", stepRules, probeTCP(ctx, "192.0.2.1:9"), "original destination seen")
 	}
 	rules.localhost = true
 	err = rules.load()
 	if err == nil {
-		err = probeTCP("127.0.0.1:9")
+		err = probeTCP(ctx, "127.0.0.1:9")
 	}
 	note("localhost services of the host (nft_tproxy, nft_socket)", stepRules, err, "")
 	rules.localhost, rules.udp = false, true
 	err = rules.load()
 	if err == nil {
-		err = probeUDP("192.0.2.1:9")
+		err = probeUDP(ctx, "192.0.2.1:9")
 	}
 	note("UDP through the proxy (nft_tproxy)", stepRules, err, "")
-	note("ports below 1024", stepListen, probeLowPort(), "")
+	note("ports below 1024", stepListen, probeLowPort(ctx), "")
 	a.probeMounts(&req, note)
 }
 
@@ -207,8 +209,8 @@ const probeTimeout = 2 * time.Second
 
 // probeTCP connects to addr and checks that the connection arrives at our
 // listener with that original destination.
-func probeTCP(addr string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+func probeTCP(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	fd, err := listenTCP4.open()
 	if err != nil {
@@ -235,7 +237,7 @@ func probeTCP(addr string) error {
 	if err != nil {
 		return fmt.Errorf("a connection to %s did not arrive: %w", addr, err)
 	}
-	defer tc.Close()
+	defer func() { _ = tc.Close() }()
 	conn, err := classify(tc)
 	if err != nil {
 		return err
@@ -247,13 +249,13 @@ func probeTCP(addr string) error {
 }
 
 // probeUDP sends a datagram to addr and checks that our socket gets it.
-func probeUDP(addr string) error {
+func probeUDP(ctx context.Context, addr string) error {
 	fd, err := listenUDP4.open()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	client, err := new(net.Dialer).DialContext(context.Background(), "udp", addr)
+	defer func() { _ = unix.Close(fd) }()
+	client, err := new(net.Dialer).DialContext(ctx, "udp", addr)
 	if err != nil {
 		return fmt.Errorf("probe: %w", err)
 	}
@@ -272,8 +274,8 @@ func probeUDP(addr string) error {
 	return nil
 }
 
-func probeLowPort() error {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:80")
+func probeLowPort(ctx context.Context) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:80")
 	if err != nil {
 		return fmt.Errorf("listen on port 80: %w", err)
 	}

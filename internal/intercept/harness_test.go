@@ -24,43 +24,43 @@ var (
 	caseIP6 = netip.MustParseAddr("fd77::2")
 )
 
-func testContext(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), patience)
+	tb.Cleanup(cancel)
 	return ctx
 }
 
 // logTo writes warnings of the case into the test's log.
-func logTo(t testing.TB) *slog.Logger {
-	t.Helper()
-	return slog.New(slog.NewTextHandler(t.Output(), nil))
+func logTo(tb testing.TB) *slog.Logger {
+	tb.Helper()
+	return slog.New(slog.NewTextHandler(tb.Output(), nil))
 }
 
-func config(t testing.TB) intercept.Config {
-	t.Helper()
+func config(tb testing.TB) intercept.Config {
+	tb.Helper()
 	return intercept.Config{
 		Hostname: "web-0", IP4: caseIP4, IP6: caseIP6,
 		Search: []string{"default.svc.cluster.local", "svc.cluster.local", "cluster.local"},
-		Log:    logTo(t),
+		Log:    logTo(tb),
 	}
 }
 
 // startCase builds and runs a case that ends with the test.
-func startCase(t testing.TB, cfg intercept.Config) *intercept.Case {
-	t.Helper()
-	c, err := intercept.Start(testContext(t), cfg)
+func startCase(tb testing.TB, cfg intercept.Config) *intercept.Case {
+	tb.Helper()
+	c, err := intercept.Start(testContext(tb), cfg)
 	if err != nil {
-		t.Fatalf("Start: %v", err)
+		tb.Fatalf("Start: %v", err)
 	}
 	ran := make(chan error, 1)
 	go func() { ran <- c.Run(context.Background()) }()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := c.Close(); err != nil {
-			t.Errorf("Close: %v", err)
+			tb.Errorf("Close: %v", err)
 		}
 		if err := <-ran; err != nil {
-			t.Errorf("Run: %v", err)
+			tb.Errorf("Run: %v", err)
 		}
 	})
 	return c
@@ -100,21 +100,21 @@ func collect(r *os.File) *output {
 	return o
 }
 
-func pipe(t testing.TB) (r, w *os.File) {
-	t.Helper()
+func pipe(tb testing.TB) (r, w *os.File) {
+	tb.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return r, w
 }
 
 // start runs args in the case with pipes.
-func start(t testing.TB, c *intercept.Case, p intercept.Program) *program {
-	t.Helper()
-	inR, inW := pipe(t)
-	outR, outW := pipe(t)
-	errR, errW := pipe(t)
+func start(tb testing.TB, c *intercept.Case, p intercept.Program) *program {
+	tb.Helper()
+	inR, inW := pipe(tb)
+	outR, outW := pipe(tb)
+	errR, errW := pipe(tb)
 	p.Stdin, p.Stdout, p.Stderr = inR, outW, errW
 	proc, err := c.Start(p)
 	inR.Close()
@@ -124,10 +124,10 @@ func start(t testing.TB, c *intercept.Case, p intercept.Program) *program {
 		inW.Close()
 		outR.Close()
 		errR.Close()
-		t.Fatalf("Start %v: %v", p.Args, err)
+		tb.Fatalf("Start %v: %v", p.Args, err)
 	}
 	prog := &program{Process: proc, stdin: inW, stdout: outR, errout: collect(errR)}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		inW.Close()
 		outR.Close()
 		errR.Close()
@@ -137,20 +137,20 @@ func start(t testing.TB, c *intercept.Case, p intercept.Program) *program {
 }
 
 // role starts this test binary as a program in the case.
-func role(t testing.TB, c *intercept.Case, args ...string) *program {
-	t.Helper()
+func role(tb testing.TB, c *intercept.Case, args ...string) *program {
+	tb.Helper()
 	exe, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	return start(t, c, intercept.Program{Args: append([]string{exe, "role"}, args...), NewSession: true})
+	return start(tb, c, intercept.Program{Args: append([]string{exe, "role"}, args...), NewSession: true})
 }
 
 // ready waits for the program's first line.
-func (p *program) ready(t testing.TB) *program {
-	t.Helper()
-	if got := p.readLine(t); got != "ready" {
-		t.Fatalf("first line %q, want ready; stderr %s", got, p.stderr())
+func (p *program) ready(tb testing.TB) *program {
+	tb.Helper()
+	if got := p.readLine(tb); got != "ready" {
+		tb.Fatalf("first line %q, want ready; stderr %s", got, p.stderr())
 	}
 	return p
 }
@@ -161,14 +161,14 @@ func (p *program) stderr() string {
 	return p.errout.buf.String()
 }
 
-func (p *program) readLine(t testing.TB) string {
-	t.Helper()
+func (p *program) readLine(tb testing.TB) string {
+	tb.Helper()
 	_ = p.stdout.SetReadDeadline(time.Now().Add(patience))
 	var line []byte
 	var b [1]byte
 	for {
 		if _, err := p.stdout.Read(b[:]); err != nil {
-			t.Fatalf("read a line: %v after %q; stderr %s", err, line, p.stderr())
+			tb.Fatalf("read a line: %v after %q; stderr %s", err, line, p.stderr())
 		}
 		if b[0] == '\n' {
 			return string(line)
@@ -178,36 +178,36 @@ func (p *program) readLine(t testing.TB) string {
 }
 
 // result waits for the end and gives everything written to stdout.
-func (p *program) result(t testing.TB) (string, intercept.Exit) {
-	t.Helper()
+func (p *program) result(tb testing.TB) (string, intercept.Exit) {
+	tb.Helper()
 	_ = p.stdout.SetReadDeadline(time.Now().Add(patience))
 	out, err := io.ReadAll(p.stdout)
 	if err != nil {
-		t.Fatalf("read output: %v; stderr %s", err, p.stderr())
+		tb.Fatalf("read output: %v; stderr %s", err, p.stderr())
 	}
 	select {
 	case <-p.Done():
 	case <-time.NewTimer(patience).C:
-		t.Fatalf("program %d does not end", p.PID())
+		tb.Fatalf("program %d does not end", p.PID())
 	}
 	return string(out), p.Wait()
 }
 
 // run executes a role to its end and expects success.
-func run(t testing.TB, c *intercept.Case, args ...string) string {
-	t.Helper()
-	p := role(t, c, args...)
+func run(tb testing.TB, c *intercept.Case, args ...string) string {
+	tb.Helper()
+	p := role(tb, c, args...)
 	p.stdin.Close()
-	out, exit := p.result(t)
+	out, exit := p.result(tb)
 	if exit != (intercept.Exit{}) {
-		t.Fatalf("%v: %v; stderr %s", args, exit, p.stderr())
+		tb.Fatalf("%v: %v; stderr %s", args, exit, p.stderr())
 	}
 	return out
 }
 
 // serveOutbound answers every outbound connection with what is known about it.
-func serveOutbound(t testing.TB, c *intercept.Case) {
-	t.Helper()
+func serveOutbound(tb testing.TB, c *intercept.Case) {
+	tb.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -219,7 +219,7 @@ func serveOutbound(t testing.TB, c *intercept.Case) {
 			conn.Close()
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		_ = c.Close()
 		wg.Wait()
 	})

@@ -50,33 +50,33 @@ func playSidecar(ctx context.Context) error {
 
 // ownBinary is a copy of this test binary whose path tells its processes from all
 // others of the machine.
-func ownBinary(t testing.TB) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "p0")
+func ownBinary(tb testing.TB) string {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "p0")
 	exe, err := os.Open("/proc/self/exe")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	defer exe.Close()
 	out, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o755)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if _, err := io.Copy(out, exe); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := out.Close(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return path
 }
 
 // processesOf lists the processes that run binary.
-func processesOf(t testing.TB, binary string) (pids []int) {
-	t.Helper()
+func processesOf(tb testing.TB, binary string) (pids []int) {
+	tb.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -91,11 +91,11 @@ func processesOf(t testing.TB, binary string) (pids []int) {
 }
 
 // inNamespace lists the processes in a network namespace.
-func inNamespace(t testing.TB, inode string) (pids []string) {
-	t.Helper()
+func inNamespace(tb testing.TB, inode string) (pids []string) {
+	tb.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/ns/net")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	for _, path := range all {
 		if link, err := os.Readlink(path); err == nil && link == inode {
@@ -136,13 +136,14 @@ func killOne(t *testing.T, binary string, round int) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	inode, agent := "", 0
+	inode := ""
 	out := bufio.NewReader(stdout)
 	switch round % 3 {
 	case 0: // P0 anywhere from the first instruction to a running program
 		<-time.NewTimer(time.Duration(rand.IntN(60_000)) * time.Microsecond).C
 		_ = cmd.Process.Kill()
 	case 1, 2: // with everything running
+		var agent int
 		agent, inode = readSidecar(t, out)
 		if round%3 == 1 {
 			_ = cmd.Process.Kill()
@@ -152,8 +153,7 @@ func killOne(t *testing.T, binary string, round int) {
 	}
 	_, _ = io.Copy(io.Discard, out)
 	err = cmd.Wait()
-	var exit *exec.ExitError
-	if !errors.As(err, &exit) {
+	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		t.Errorf("round %d: the sidecar ended with %v, want an error", round, err)
 	}
 	waitFor(t, fmt.Sprintf("the processes of round %d to end", round), func() bool {

@@ -2,6 +2,7 @@ package intercept_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -14,15 +15,20 @@ import (
 // TestMain lets the test binary play all the roles of a case: the agent, the
 // programs in it, and a P0 that is to be killed.
 func TestMain(m *testing.M) {
+	exit := os.Exit //nolint:forbidigo // this is the main function of all roles
 	if intercept.IsAgent(os.Args) {
-		os.Exit(intercept.RunAgent(context.Background()))
+		exit(intercept.RunAgent(context.Background()))
 	}
 	if len(os.Args) > 2 && os.Args[1] == "role" {
-		if err := play(os.Args[2], os.Args[3:]); err != nil {
-			fmt.Fprintln(os.Stderr, os.Args[2]+":", err)
-			os.Exit(1)
+		err := play(os.Args[2], os.Args[3:])
+		if code, ok := errors.AsType[exitError](err); ok {
+			exit(int(code))
 		}
-		os.Exit(0)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, os.Args[2]+":", err)
+			exit(1)
+		}
+		exit(0)
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -17,7 +17,7 @@ type setupRequest struct {
 	Hosts      []byte // content of the case's /etc/hosts
 	Files      []File
 	Dirs       []Dir
-	UID, GID   int  // owner of the files
+	UID, GID   int // owner of the files
 }
 
 // setupReply comes with the listeners' descriptors, in the order of listenerKinds.

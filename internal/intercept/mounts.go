@@ -108,11 +108,11 @@ func (m *mounter) mountDirs(dirs []Dir) error {
 			}
 			volumes[d.Volume] = staged
 		}
-		real, err := m.ensure(d.Path, true)
+		place, err := m.ensure(d.Path, true)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", d.Path, err)
 		}
-		if err := bind(staged, real, false); err != nil {
+		if err := bind(staged, place, false); err != nil {
 			return err
 		}
 	}
@@ -144,18 +144,18 @@ func (m *mounter) close() error {
 
 // cover hides a directory of the host behind an empty one, if it exists.
 func (m *mounter) cover(dir string) error {
-	real, err := filepath.EvalSymlinks(dir)
+	place, err := filepath.EvalSymlinks(dir)
 	if err != nil {
 		return nil //nolint:nilerr // it does not exist: nothing to hide
 	}
-	if dev, err := device(real); err == nil && dev == m.stageDev {
+	if dev, err := device(place); err == nil && dev == m.stageDev {
 		return nil // covered already, by another name
 	}
 	empty, err := m.newDir(0o755)
 	if err != nil {
 		return err
 	}
-	return bind(empty, real, false)
+	return bind(empty, place, false)
 }
 
 // put makes content appear at path.
@@ -164,11 +164,11 @@ func (m *mounter) put(path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("make %s: %w", path, err)
 	}
-	real, err := m.ensure(path, false)
+	place, err := m.ensure(path, false)
 	if err != nil {
 		return fmt.Errorf("make %s: %w", path, err)
 	}
-	return bind(staged, real, false)
+	return bind(staged, place, false)
 }
 
 // mountFiles mounts the files, whole directories first.
@@ -198,11 +198,11 @@ func (m *mounter) mountFiles(files []File) error {
 		}
 	}
 	for _, dir := range order {
-		real, err := m.ensure(dir, true)
+		place, err := m.ensure(dir, true)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", dir, err)
 		}
-		if err := bind(dirs[dir], real, true); err != nil {
+		if err := bind(dirs[dir], place, true); err != nil {
 			return err
 		}
 	}
@@ -218,40 +218,40 @@ func (m *mounter) mountFiles(files []File) error {
 
 // ensure makes path exist in the case and returns it without symbolic links.
 func (m *mounter) ensure(path string, dir bool) (string, error) {
-	real, missing, err := deepest(path)
+	place, missing, err := deepest(path)
 	if err != nil || len(missing) == 0 {
-		return real, err
+		return place, err
 	}
-	dev, err := device(real)
+	dev, err := device(place)
 	if err != nil {
 		return "", err
 	}
 	if dev != m.stageDev {
-		if err := m.privatize(real); err != nil {
-			return "", fmt.Errorf("make a private copy of %s: %w", real, err)
+		if err := m.privatize(place); err != nil {
+			return "", fmt.Errorf("make a private copy of %s: %w", place, err)
 		}
 	}
 	for i, name := range missing {
-		real = filepath.Join(real, name)
+		place = filepath.Join(place, name)
 		if i == len(missing)-1 && !dir {
-			err = m.write(real, nil, 0o644)
+			err = m.write(place, nil, 0o644)
 		} else {
-			err = m.mkdir(real, 0o755)
+			err = m.mkdir(place, 0o755)
 		}
 		if err != nil {
 			return "", err
 		}
 	}
-	return real, nil
+	return place, nil
 }
 
 // deepest finds the deepest existing part of path, without symbolic links, and
 // the names below it that are missing. Dangling links are followed.
-func deepest(path string) (real string, missing []string, err error) {
+func deepest(path string) (place string, missing []string, err error) {
 	for range 255 { // links that point at links
-		real, err = filepath.EvalSymlinks(path)
+		place, err = filepath.EvalSymlinks(path)
 		if err == nil {
-			return real, missing, nil
+			return place, missing, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return "", nil, err

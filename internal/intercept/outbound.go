@@ -107,7 +107,7 @@ func (l *listeners) take(p *packet, i int, k listenerKind) error {
 		}
 		uc, ok := pc.(*net.UDPConn)
 		if !ok {
-			pc.Close()
+			_ = pc.Close()
 			return fmt.Errorf("listener %v is a %T", k.address(), pc)
 		}
 		if k == listenUDP4 || k == listenUDP6 {
@@ -136,16 +136,16 @@ func (l *listeners) take(p *packet, i int, k listenerKind) error {
 
 func (l *listeners) close() {
 	for _, t := range l.tcp {
-		t.Close()
+		_ = t.Close()
 	}
 	for _, t := range l.dnsTCP {
-		t.Close()
+		_ = t.Close()
 	}
 	for _, u := range l.dnsUDP {
-		u.Close()
+		_ = u.Close()
 	}
 	for _, u := range l.udp {
-		u.Close()
+		_ = u.Close()
 	}
 }
 
@@ -260,14 +260,14 @@ func relay(ctx context.Context, a, b *net.TCPConn) {
 	wg.Go(func() { pipe(a, b) })
 	wg.Go(func() { pipe(b, a) })
 	wg.Wait()
-	a.Close()
-	b.Close()
+	_ = a.Close()
+	_ = b.Close()
 }
 
 // reset closes c so that the program sees a reset and not an orderly end.
 func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0)
-	c.Close()
+	_ = c.Close()
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

@@ -160,7 +160,9 @@ func TestNoCapabilities(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	for _, args := range [][]string{
-		{"nft", "flush", "ruleset"}, {"ip", "link", "set", "lo", "down"}, {"mount", "-t", "tmpfs", "none", "/mnt"},
+		{"nft", "flush", "ruleset"},
+		{"ip", "link", "set", "lo", "down"},
+		{"mount", "-t", "tmpfs", "none", "/mnt"},
 		{"nsenter", "--net=/proc/1/ns/net", "true"},
 	} {
 		if _, err := exec.LookPath(args[0]); err != nil {

@@ -18,6 +18,11 @@ import (
 	"github.com/miekg/dns"
 )
 
+// exitError is the result of a role that ends with a code of its own.
+type exitError int
+
+func (e exitError) Error() string { return "exit code " + strconv.Itoa(int(e)) }
+
 // play runs this test binary as a program in a case. Roles print one line when
 // they are ready, and their result to stdout.
 func play(role string, args []string) error {
@@ -160,7 +165,29 @@ func play(role string, args []string) error {
 		signal.Notify(c, syscall.SIGTERM)
 		fmt.Fprintln(os.Stdout, "ready")
 		<-c
-		os.Exit(7)
+		return exitError(7)
+	case "connects": // connects ADDR: for every byte of stdin a connection that echoes it
+		fmt.Fprintln(os.Stdout, "ready")
+		buf := make([]byte, 1)
+		for {
+			if _, err := os.Stdin.Read(buf); err != nil {
+				return nil // the end of the role
+			}
+			c, err := new(net.Dialer).DialContext(ctx, "tcp", args[0])
+			if err != nil {
+				return err
+			}
+			if _, err := c.Write(buf); err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(c, buf); err != nil {
+				return err
+			}
+			c.Close()
+			if _, err := os.Stdout.Write(buf); err != nil {
+				return err
+			}
+		}
 	case "block": // until a signal ends it
 		<-ctx.Done()
 		return ctx.Err()

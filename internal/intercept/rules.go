@@ -180,7 +180,7 @@ func (r ruleset) own(f family) netip.Prefix {
 func preroutingChain(name string, table *nftables.Table, priority nftables.ChainPriority) *nftables.Chain {
 	return &nftables.Chain{
 		Name: name, Table: table, Type: nftables.ChainTypeFilter,
-		Hooknum: nftables.ChainHookPrerouting, Priority: nftables.ChainPriorityRef(priority),
+		Hooknum: nftables.ChainHookPrerouting, Priority: new(priority),
 	}
 }
 

@@ -132,14 +132,14 @@ func (r *udpRelay) open(ctx context.Context, f *flow) error {
 	}
 	inside, err := r.openInside(ctx, f.key)
 	if err != nil {
-		outside.Close()
+		_ = outside.Close()
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
-		outside.Close()
-		inside.Close()
+		_ = outside.Close()
+		_ = inside.Close()
 		return net.ErrClosed
 	}
 	f.inside, f.outside = inside, outside
@@ -224,8 +224,8 @@ func (f *flow) close() {
 	defer f.mu.Unlock()
 	f.closed = true
 	if f.inside != nil {
-		f.inside.Close()
-		f.outside.Close()
+		_ = f.inside.Close()
+		_ = f.outside.Close()
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
 )
 
 // echoUDP is a UDP server on the host that answers "echo DATA".
@@ -148,8 +147,8 @@ func ownSockets(t *testing.T) map[string]bool {
 }
 
 // waitFor polls until ok or the end of patience.
-func waitFor(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func waitFor(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -158,8 +157,7 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatalf("waited too long for %s", what)
+			tb.Fatalf("waited too long for %s", what)
 		}
 	}
 }
-

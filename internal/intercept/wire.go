@@ -144,7 +144,7 @@ func (c *channel) send(p *packet) error {
 		if err != nil {
 			return fmt.Errorf("send packet of kind %d: %w", p.kind, err)
 		}
-		defer unix.Close(fd)
+		defer func() { _ = unix.Close(fd) }()
 		fds = append(append([]int(nil), fds...), fd)
 		flags |= flagMemfd
 		body = nil
@@ -215,7 +215,7 @@ func (c *channel) receive() (packet, error) {
 	return p, nil
 }
 
-func (c *channel) close() { c.conn.Close() }
+func (c *channel) close() { _ = c.conn.Close() }
 
 func parseRights(oob []byte) ([]int, error) {
 	if len(oob) == 0 {
