@@ -443,7 +443,7 @@ func TestLoad(t *testing.T) {
 	web := shop(t, true, c)
 	file := filepath.Join(t.TempDir(), "ledger.json")
 	front := c.relay(t, "load", "web", web, false)
-	p := start(t, []string{"WEB=http://" + front, "LIVE=ws://" + front + "/live", "RATE=200", "LEDGER=" + file}, "load")
+	p := start(t, []string{"WEB=http://" + front, "LIVE=ws://" + front + "/live", "RATE=200", "LEDGER=" + file, "WAIT_FOR=localhost"}, "load")
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	var l ledger

@@ -3,7 +3,8 @@
 //
 // RATE is the number of requests per second (20), DURATION ends the program
 // after a time (never), LEDGER names a file for the ledger. The ledger is also
-// served at /ledger, and written to standard output at the end.
+// served at /ledger, and written to standard output at the end. WAIT_FOR names a
+// headless service of all programs: visits begin when it has settled.
 package main
 
 import (
@@ -11,6 +12,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
@@ -62,8 +64,34 @@ func main() {
 	program.Exit(err)
 }
 
+// settled waits until the number of addresses of a headless service, which are
+// those of its ready programs, has stood still for a while. It knocks at no
+// door, so it leaves no failed requests behind.
+func settled(ctx context.Context, service string) {
+	const quiet = 2 * time.Second
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	ready, since := 0, time.Now()
+	for ready == 0 || time.Since(since) < quiet {
+		if addresses, _ := net.DefaultResolver.LookupHost(ctx, service); len(addresses) != ready {
+			ready, since = len(addresses), time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
 // run makes visits until ctx ends, and lets the last ones finish.
 func (v *visitors) run(ctx context.Context) {
+	if service := program.Env("WAIT_FOR", ""); service != "" {
+		settled(ctx, service)
+	}
+	if ctx.Err() != nil {
+		return
+	}
 	requests := context.WithoutCancel(ctx) // what was begun is finished
 	for v.ask(requests, "ready", http.MethodGet, "/ready") != http.StatusOK {
 		select {
