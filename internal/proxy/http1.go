@@ -134,7 +134,7 @@ func (h *http1Conn) readHead() (int, error) {
 				return n, err
 			}
 			if !h.in.MakeRoom() {
-				return 0, http1.RejectHeadTooLarge
+				return 0, http1.ErrHeadTooLarge
 			}
 		} else if first {
 			h.watch.set(phaseIdle, telemetry.Now())
@@ -231,16 +231,16 @@ func (h *http1Conn) account(start int64, headBytes int) {
 // writeRequestHead writes what goes upstream into x.out.
 func (h *http1Conn) writeRequestHead() {
 	x := h.x
-	out := x.req.AppendHead(x.out[:0])
+	x.out = x.req.AppendHead(x.out[:0])
 	if len(x.req.RequestID) == 0 {
-		out = append(out, "x-request-id: "...)
-		out = append(out, x.head.RequestID...)
-		out = append(out, "\r\n"...)
+		x.out = append(x.out, "x-request-id: "...)
+		x.out = append(x.out, x.head.RequestID...)
+		x.out = append(x.out, "\r\n"...)
 	}
 	if !x.req.HasForwardedProto() {
-		out = append(out, "x-forwarded-proto: http\r\n"...)
+		x.out = append(x.out, "x-forwarded-proto: http\r\n"...)
 	}
-	x.out = append(out, "\r\n"...)
+	x.out = append(x.out, "\r\n"...)
 }
 
 // appendRequestID writes a random UUID (RFC 9562, version 4).
@@ -267,8 +267,7 @@ func appendRequestID(dst []byte) []byte {
 func (h *http1Conn) refuse(start int64, err error) {
 	x := h.x
 	f := failure{code: 408, flags: telemetry.FlagDPE, detail: "request_header_timeout"}
-	var r http1.Reject
-	if errors.As(err, &r) {
+	if r, ok := errors.AsType[http1.RejectError](err); ok {
 		h.p.o.Recorder.Rejected(r.Error())
 		f.code, f.detail = r.Status(), r.Error()
 		f.body = f.detail
@@ -282,7 +281,6 @@ func (h *http1Conn) refuse(start int64, err error) {
 	}
 	x.closing = true
 	h.answerLocally(&f)
-	h.in.Release()
 	h.linger()
 }
 
@@ -325,8 +323,10 @@ func (h *http1Conn) swallow() {
 
 // finishLocal ends an exchange that the proxy answered itself.
 func (h *http1Conn) finishLocal() bool {
-	if h.x.closing {
-		h.linger()
+	if x := h.x; x.closing {
+		if x.req.Framing != http1.NoBody && !x.reqBody.Done() || h.in.Len() > 0 {
+			h.linger()
+		}
 		return false
 	}
 	return true
@@ -363,6 +363,7 @@ const (
 // the sending side and reads on for a while, since closing at once would make
 // the kernel reset the connection and the client lose the response.
 func (h *http1Conn) linger() {
+	h.settle(errors.Is(h.down.SocketError(), syscall.EPIPE)) // what follows is no longer part of the request
 	tcp, ok := h.nc.(interface{ CloseWrite() error })
 	if !ok || tcp.CloseWrite() != nil {
 		return

@@ -79,9 +79,9 @@ func appendContent(dst, content []byte, f http1.Framing) []byte {
 // rejectBody answers a request whose body is malformed.
 func (h *http1Conn) rejectBody(err error) bool {
 	x := h.x
-	var r http1.Reject
+	var r http1.RejectError
 	if !errors.As(err, &r) {
-		r = http1.RejectTruncated
+		r = http1.ErrTruncated
 	}
 	h.p.o.Recorder.Rejected(r.Error())
 	x.closing = true
@@ -222,7 +222,7 @@ func ownReason(err error) bool {
 // failureOf is the answer to a request whose upstream failed with err before
 // it answered; nil if there is nobody to answer.
 func (h *http1Conn) failureOf(err error) *failure {
-	var r http1.Reject
+	var r http1.RejectError
 	switch {
 	case errors.Is(err, errClientGone):
 		return nil
@@ -325,7 +325,7 @@ type bodyPump struct {
 	done    chan struct{}
 
 	// To be read after done, or in the state that follows from them.
-	reject   http1.Reject
+	reject   http1.RejectError
 	received uint64
 }
 
@@ -384,7 +384,7 @@ func (b *bodyPump) forward() (moved, ok bool) {
 	b.received += uint64(used)
 	if err != nil {
 		if !errors.As(err, &b.reject) {
-			b.reject = http1.RejectTruncated
+			b.reject = http1.ErrTruncated
 		}
 		b.tell(pumpRejected)
 		return false, false

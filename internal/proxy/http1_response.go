@@ -68,13 +68,14 @@ func (h *http1Conn) finalHead(up *upstream.Conn, pump *bodyPump) (int, error) {
 			return 0, err
 		}
 		if x.res.Code == 101 && (!x.upgrade || x.res.Upgrade == nil || pump != nil) {
-			return 0, http1.RejectStatusLine
+			return 0, http1.ErrStatusLine
 		}
 		if !x.res.Interim() {
 			return n, nil
 		}
 		if !x.http10 {
-			x.out = append(x.res.AppendHead(x.out[:0], http1.NoBody), "\r\n"...)
+			x.out = x.res.AppendHead(x.out[:0], http1.NoBody)
+			x.out = append(x.out, "\r\n"...)
 			sent, err := h.down.Write(x.out)
 			x.rec.BytesSent += uint64(sent)
 			if err != nil {
@@ -83,7 +84,7 @@ func (h *http1Conn) finalHead(up *upstream.Conn, pump *bodyPump) (int, error) {
 		}
 		x.answer.Skip(n)
 	}
-	return 0, http1.RejectStatusLine
+	return 0, http1.ErrStatusLine
 }
 
 // oneHead reads until a complete head is at the front of x.answer.
@@ -96,8 +97,11 @@ func (h *http1Conn) oneHead(up *upstream.Conn, pump *bodyPump) (int, error) {
 			if n > 0 || err != nil {
 				return n, err
 			}
+			if b := x.answer.Bytes(); len(b) >= 5 && string(b[:5]) != "HTTP/" { // it may never end
+				return 0, http1.ErrStatusLine
+			}
 			if !x.answer.MakeRoom() {
-				return 0, http1.RejectHeadTooLarge
+				return 0, http1.ErrHeadTooLarge
 			}
 		}
 		if err := h.await(up, pump); err != nil {
@@ -110,19 +114,19 @@ func (h *http1Conn) oneHead(up *upstream.Conn, pump *bodyPump) (int, error) {
 // the length of what it came from.
 func (h *http1Conn) writeResponseHead(n int, framing http1.Framing) int {
 	x := h.x
-	out := x.res.AppendHead(x.out[:0], framing)
+	x.out = x.res.AppendHead(x.out[:0], framing)
 	switch {
 	case x.res.Code == 101:
-		out = appendUpgrade(out, x.res.Upgrade)
+		x.out = appendUpgrade(x.out, x.res.Upgrade)
 	case x.isConnect && x.res.Code/100 == 2:
 	case x.closing:
-		out = append(out, "Connection: close\r\n"...)
+		x.out = append(x.out, "Connection: close\r\n"...)
 	case x.res.Upgrade != nil:
-		out = appendUpgrade(out, x.res.Upgrade)
+		x.out = appendUpgrade(x.out, x.res.Upgrade)
 	case x.http10:
-		out = append(out, "Connection: keep-alive\r\n"...)
+		x.out = append(x.out, "Connection: keep-alive\r\n"...)
 	}
-	x.out = append(out, "\r\n"...)
+	x.out = append(x.out, "\r\n"...)
 	return n
 }
 
@@ -153,7 +157,7 @@ func (h *http1Conn) relayBody(up *upstream.Conn, pump *bodyPump, framing http1.F
 			return nil
 		}
 		if x.answer.Len() > 0 && !x.answer.MakeRoom() { // an unfinished trailer line
-			return http1.RejectTrailer
+			return http1.ErrTrailer
 		}
 		left, known := x.resBody.Remaining()
 		x.answer.Prefer(!known || left > bulkBytes)
@@ -264,6 +268,9 @@ func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool 
 	case errors.Is(err, errClientGone):
 		h.abandon()
 	default:
+		if _, ok := errors.AsType[http1.RejectError](err); ok && !x.started {
+			return h.fail(h.failureOf(err))
+		}
 		h.breakOff(err)
 	}
 	return false
@@ -273,7 +280,7 @@ func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool 
 // see that it is not complete.
 func (h *http1Conn) breakOff(err error) {
 	x := h.x
-	var r http1.Reject
+	var r http1.RejectError
 	switch {
 	case errors.Is(err, errTimedOut):
 		x.rec.Flags |= telemetry.FlagUT

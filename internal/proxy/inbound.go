@@ -27,6 +27,9 @@ type bound struct {
 	served bool // guarded by Proxy.mu
 }
 
+// close ends the listener; who accepts from it sees net.ErrClosed.
+func (b *bound) close() { _ = b.ln.Close() } // it cannot fail in a way that matters
+
 // SetReady says whether the workload takes traffic: published addresses are
 // bound only then. An address that cannot be bound is logged and tried again
 // with the next Apply or SetReady.
@@ -65,7 +68,7 @@ func (p *Proxy) rebind(s *snapshot) error {
 		ln, err := listen(key)
 		if err != nil {
 			for _, b := range fresh {
-				b.ln.Close()
+				b.close()
 			}
 			return fmt.Errorf("listen on %s: %w", key.addr, err)
 		}
@@ -76,7 +79,7 @@ func (p *Proxy) rebind(s *snapshot) error {
 	}
 	for key, b := range p.listeners {
 		if !want[key] {
-			b.ln.Close()
+			b.close()
 			delete(p.listeners, key)
 		}
 	}
@@ -88,7 +91,7 @@ func (p *Proxy) unbind() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, b := range p.listeners {
-		b.ln.Close()
+		b.close()
 		delete(p.listeners, key)
 	}
 }

@@ -53,7 +53,7 @@ func (c *conn) route(h *Head) routed {
 		r.route, r.timeout = m.Name, m.Timeout
 		i := 0
 		if len(m.Clusters) > 1 {
-			i = m.Pick(rand.Uint32())
+			i = m.Pick(uint32(random()))
 		}
 		if i < 0 || i >= len(m.Clusters) {
 			r.destination, r.failure = c.unrouted(h.Authority), failNoRoute

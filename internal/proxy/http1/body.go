@@ -68,12 +68,12 @@ func (b *Body) EOF() error {
 		b.done = true
 		return nil
 	}
-	return RejectTruncated
+	return ErrTruncated
 }
 
 // Next takes bytes off the front of buf: content is buf[from:to], and used says
 // how many bytes were taken. Chunks that lie behind one another are moved
-// together, so bytes of buf up to used are changed. Errors are of type Reject.
+// together, so bytes of buf up to used are changed. Errors are of type RejectError.
 func (b *Body) Next(buf []byte) (from, to, used int, err error) {
 	switch {
 	case b.done:
@@ -140,11 +140,11 @@ func (b *Body) framingByte(c byte) error {
 		}
 		b.ext++
 		if b.ext > maxExtensionBytes || c < ' ' && c != '\t' || c == 0x7f {
-			return RejectChunkExtension
+			return ErrChunkExtension
 		}
 	case chunkSizeLF:
 		if c != '\n' {
-			return RejectChunkSize
+			return ErrChunkSize
 		}
 		if b.left == 0 {
 			b.state = chunkTrailer
@@ -153,12 +153,12 @@ func (b *Body) framingByte(c byte) error {
 		}
 	case chunkDataCR:
 		if c != '\r' {
-			return RejectChunkEnd
+			return ErrChunkEnd
 		}
 		b.state = chunkDataLF
 	case chunkDataLF:
 		if c != '\n' {
-			return RejectChunkEnd
+			return ErrChunkEnd
 		}
 		b.state, b.digits, b.ext = chunkSizeFirst, 0, 0
 	case chunkData, chunkTrailer:
@@ -170,7 +170,7 @@ func (b *Body) framingByte(c byte) error {
 func (b *Body) sizeByte(c byte) error {
 	if v := unhex(c); v <= 15 {
 		if b.digits == 15 || b.digits > 0 && b.left == 0 {
-			return RejectChunkSize
+			return ErrChunkSize
 		}
 		b.left = b.left<<4 | uint64(v)
 		b.digits++
@@ -179,13 +179,13 @@ func (b *Body) sizeByte(c byte) error {
 	}
 	switch {
 	case b.digits == 0:
-		return RejectChunkSize
+		return ErrChunkSize
 	case c == '\r':
 		b.state = chunkSizeLF
 	case c == ';':
 		b.state = chunkExtension
 	default:
-		return RejectChunkSize
+		return ErrChunkSize
 	}
 	return nil
 }
@@ -195,13 +195,13 @@ func (b *Body) sizeByte(c byte) error {
 func (b *Body) trailerLine(buf []byte) (int, error) {
 	end := bytes.IndexByte(buf, '\n')
 	if b.section+max(end+1, len(buf)*btoi(end < 0)) > MaxTrailerBytes {
-		return 0, RejectHeadTooLarge
+		return 0, ErrHeadTooLarge
 	}
 	if end < 0 {
 		return 0, nil
 	}
 	if end == 0 || buf[end-1] != '\r' {
-		return 0, RejectBareLF
+		return 0, ErrBareLF
 	}
 	line := buf[:end-1]
 	b.section += end + 1
@@ -218,7 +218,7 @@ func (b *Body) trailerLine(buf []byte) (int, error) {
 	}
 	value := trimOWS(line[colon+1:])
 	if !text(value) {
-		return 0, RejectTrailer
+		return 0, ErrTrailer
 	}
 	switch known(line[:colon]) {
 	case nameOther, nameGRPCStatus, nameRequestID:

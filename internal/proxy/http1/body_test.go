@@ -45,26 +45,26 @@ func TestChunkedBodies(t *testing.T) {
 		{"trailer", "1\r\na\r\n0\r\nX-Sum:  1 \r\ngrpc-status: 0\r\n\r\n", "a", "X-Sum: 1\r\ngrpc-status: 0\r\n", "", nil},
 		{"forbidden trailers", "0\r\nContent-Length: 5\r\nHost: b\r\nX: y\r\n\r\n", "", "X: y\r\n", "", nil},
 
-		{"no size", "\r\nabc", "", "", "", RejectChunkSize},
-		{"only an extension", ";a\r\n", "", "", "", RejectChunkSize},
-		{"space before size", " 3\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"space after size", "3 \r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"sign", "+3\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"0x", "0x3\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"zero in front", "03\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"overflow", "ffffffffffffffff1\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"bare LF after size", "3\nabc\r\n0\r\n\r\n", "", "", "", RejectChunkSize},
-		{"CR twice after size", "3\r\r\nabc\r\n", "", "", "", RejectChunkSize},
-		{"LF in extension", "3;a\nabc\r\n0\r\n\r\n", "", "", "", RejectChunkExtension},
-		{"long extension", "3;" + strings.Repeat("a", 300) + "\r\nabc", "", "", "", RejectChunkExtension},
-		{"bare LF after data", "3\r\nabc\n0\r\n\r\n", "abc", "", "", RejectChunkEnd},
-		{"data too long", "3\r\nabcd\r\n0\r\n\r\n", "abc", "", "", RejectChunkEnd},
-		{"bare LF in trailer", "0\r\nX: y\n\r\n", "", "", "", RejectBareLF},
-		{"bare LF at the end", "0\r\n\n", "", "", "", RejectBareLF},
-		{"folded trailer", "0\r\nX: y\r\n z\r\n\r\n", "", "", "", RejectFolding},
-		{"long trailer", "0\r\nX: " + strings.Repeat("y", MaxTrailerBytes), "", "", "", RejectHeadTooLarge},
-		{"truncated data", "5\r\nabc", "abc", "", "", RejectTruncated},
-		{"truncated end", "3\r\nabc\r\n0\r\n", "abc", "", "", RejectTruncated},
+		{"no size", "\r\nabc", "", "", "", ErrChunkSize},
+		{"only an extension", ";a\r\n", "", "", "", ErrChunkSize},
+		{"space before size", " 3\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"space after size", "3 \r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"sign", "+3\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"0x", "0x3\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"zero in front", "03\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"overflow", "ffffffffffffffff1\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"bare LF after size", "3\nabc\r\n0\r\n\r\n", "", "", "", ErrChunkSize},
+		{"CR twice after size", "3\r\r\nabc\r\n", "", "", "", ErrChunkSize},
+		{"LF in extension", "3;a\nabc\r\n0\r\n\r\n", "", "", "", ErrChunkExtension},
+		{"long extension", "3;" + strings.Repeat("a", 300) + "\r\nabc", "", "", "", ErrChunkExtension},
+		{"bare LF after data", "3\r\nabc\n0\r\n\r\n", "abc", "", "", ErrChunkEnd},
+		{"data too long", "3\r\nabcd\r\n0\r\n\r\n", "abc", "", "", ErrChunkEnd},
+		{"bare LF in trailer", "0\r\nX: y\n\r\n", "", "", "", ErrBareLF},
+		{"bare LF at the end", "0\r\n\n", "", "", "", ErrBareLF},
+		{"folded trailer", "0\r\nX: y\r\n z\r\n\r\n", "", "", "", ErrFolding},
+		{"long trailer", "0\r\nX: " + strings.Repeat("y", MaxTrailerBytes), "", "", "", ErrHeadTooLarge},
+		{"truncated data", "5\r\nabc", "abc", "", "", ErrTruncated},
+		{"truncated end", "3\r\nabc\r\n0\r\n", "abc", "", "", ErrTruncated},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			for _, step := range []int{1, 2, 3, 7, 1 << 20} {
@@ -84,7 +84,7 @@ func TestOtherBodies(t *testing.T) {
 	if c, _, rest, err := decode(Length, 3, "abcd", 2); c != "abc" || rest != "d" || err != nil {
 		t.Errorf("length: %q %q %v", c, rest, err)
 	}
-	if c, _, _, err := decode(Length, 3, "ab", 2); c != "ab" || !errors.Is(err, RejectTruncated) {
+	if c, _, _, err := decode(Length, 3, "ab", 2); c != "ab" || !errors.Is(err, ErrTruncated) {
 		t.Errorf("truncated length: %q %v", c, err)
 	}
 	if c, _, _, err := decode(UntilClose, 0, "abcd", 3); c != "abcd" || err != nil {

@@ -5,7 +5,7 @@
 // It hides the syntax of RFC 9112 and everything in which HTTP/1 parsers
 // disagree. Its one promise: a message that is accepted here means the same to
 // every recipient of what is written. What could be read in two ways is
-// rejected with a Reject, never repaired: two framings, obsolete line folding,
+// rejected with a RejectError, never repaired: two framings, obsolete line folding,
 // bare LF and CR, spaces before colons, odd chunk sizes. The rules follow
 // RFC 9110 and 9112 and, where they allow a choice, what Envoy refuses.
 //

@@ -110,14 +110,14 @@ func (f *fields) parse(head []byte, pos int) error {
 		line := head[pos:]
 		end := bytes.IndexByte(line, '\n')
 		if end < 1 || line[end-1] != '\r' {
-			return RejectBareLF
+			return ErrBareLF
 		}
 		line = line[:end-1]
 		if len(line) == 0 {
 			return nil
 		}
 		if f.n == MaxFields {
-			return RejectTooManyFields
+			return ErrTooManyFields
 		}
 		colon := 0
 		for colon < len(line) && isToken[line[colon]] {
@@ -135,9 +135,9 @@ func (f *fields) parse(head []byte, pos int) error {
 		}
 		if !text(line[from:to]) {
 			if bytes.IndexByte(line[from:to], '\r') >= 0 {
-				return RejectBareCR
+				return ErrBareCR
 			}
-			return RejectControl
+			return ErrControl
 		}
 		f.list[f.n] = field{
 			name: uint16(pos), nameEnd: uint16(pos + colon), value: uint16(pos + from), valueEnd: uint16(pos + to),
@@ -154,18 +154,18 @@ func checkName(line []byte, at int) error {
 		return nil
 	}
 	if at == 0 && (line[0] == ' ' || line[0] == '\t') {
-		return RejectFolding
+		return ErrFolding
 	}
 	if at == len(line) || at == 0 && line[0] == ':' {
-		return RejectFieldLine
+		return ErrFieldLine
 	}
 	switch line[at] {
 	case ' ', '\t':
-		return RejectSpaceBeforeColon
+		return ErrSpaceBeforeColon
 	case '\r':
-		return RejectBareCR
+		return ErrBareCR
 	}
-	return RejectFieldName
+	return ErrFieldName
 }
 
 func (f *fields) nameOf(i int) []byte  { return f.head[f.list[i].name:f.list[i].nameEnd] }
@@ -187,7 +187,7 @@ func (f *fields) connectionOptions(list []byte) error {
 		case is(item, "upgrade"):
 			f.upgrade = true
 		case !token(item):
-			return RejectConnection
+			return ErrConnection
 		default:
 			if err := f.dropNamed(item); err != nil {
 				return err
@@ -200,9 +200,10 @@ func (f *fields) connectionOptions(list []byte) error {
 func (f *fields) dropNamed(item []byte) error {
 	switch known(item) {
 	case nameHost, nameContentLength, nameTransferEncoding, nameContentType, nameExpect, nameTrailer:
-		return RejectConnection
-	case nameTE: // announced as it must be; handled by its own rule
+		return ErrConnection
+	case nameTE, nameRequestID, nameForwardedProto: // the first by a rule of its own; the others are ours to keep
 		return nil
+	default:
 	}
 	for i := range f.n {
 		if equalFold(f.nameOf(i), item) {

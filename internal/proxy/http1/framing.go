@@ -23,25 +23,26 @@ func (f *fields) framingOf(minor uint8) (fr Framing, n uint64, given bool, err e
 			f.list[i].drop = true
 			var ok bool
 			if n, ok = parseLength(f.valueOf(i)); !ok {
-				return 0, 0, false, RejectLength
+				return 0, 0, false, ErrLength
 			}
 		case nameTransferEncoding:
 			codings++
 			f.list[i].drop = true
 			if !is(f.valueOf(i), "chunked") {
-				err = RejectCoding
+				err = ErrCoding
 			}
+		default:
 		}
 	}
 	switch {
 	case lengths > 1:
-		return 0, 0, false, RejectTwoLengths
+		return 0, 0, false, ErrTwoLengths
 	case lengths > 0 && codings > 0:
-		return 0, 0, false, RejectLengthAndCoding
+		return 0, 0, false, ErrLengthAndCoding
 	case codings > 1:
-		return 0, 0, false, RejectTwoCodings
+		return 0, 0, false, ErrTwoCodings
 	case codings > 0 && minor == 0:
-		return 0, 0, false, RejectCodingIn10
+		return 0, 0, false, ErrCodingIn10
 	case err != nil:
 		return 0, 0, false, err
 	case codings == 1:

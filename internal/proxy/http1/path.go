@@ -57,15 +57,15 @@ func decodeUnreserved(p []byte) ([]byte, error) {
 			c = '/'
 		case '%':
 			if i+2 >= len(p) {
-				return nil, RejectEscape
+				return nil, ErrEscape
 			}
 			hi, lo := unhex(p[i+1]), unhex(p[i+2])
 			if hi > 15 || lo > 15 {
-				return nil, RejectEscape
+				return nil, ErrEscape
 			}
 			v := hi<<4 | lo
 			if v == 0 {
-				return nil, RejectEscape
+				return nil, ErrEscape
 			}
 			if !unreserved(v) {
 				out = append(out, p[i:i+3]...)

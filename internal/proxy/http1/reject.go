@@ -1,104 +1,108 @@
 package http1
 
-// Reject says why a message is refused. It is an error without memory of its
+// RejectError says why a message is refused. It is an error without memory of its
 // own; the zero value is not an error.
-type Reject uint8
+type RejectError uint8
 
 // The reasons. Their names are label values of vitrine_http1_rejects_total.
 const (
-	_ Reject = iota
-	RejectBareLF
-	RejectBareCR
-	RejectControl
-	RejectRequestLine
-	RejectMethod
-	RejectVersion
-	RejectTarget
-	RejectFragment
-	RejectEscape
-	RejectFolding
-	RejectFieldName
-	RejectFieldLine
-	RejectSpaceBeforeColon
-	RejectNoHost
-	RejectTwoHosts
-	RejectHost
-	RejectHostMismatch
-	RejectLength
-	RejectTwoLengths
-	RejectLengthAndCoding
-	RejectCoding
-	RejectTwoCodings
-	RejectCodingIn10
-	RejectExpectation
-	RejectConnection
-	RejectHeadTooLarge
-	RejectTooManyFields
-	RejectChunkSize
-	RejectChunkExtension
-	RejectChunkEnd
-	RejectTrailer
-	RejectStatusLine
-	RejectTruncated
-	rejectEnd
+	_ RejectError = iota
+	ErrBareLF
+	ErrBareCR
+	ErrControl
+	ErrRequestLine
+	ErrMethod
+	ErrVersion
+	ErrTarget
+	ErrFragment
+	ErrEscape
+	ErrFolding
+	ErrFieldName
+	ErrFieldLine
+	ErrSpaceBeforeColon
+	ErrNoHost
+	ErrTwoHosts
+	ErrHost
+	ErrHostMismatch
+	ErrLength
+	ErrTwoLengths
+	ErrLengthAndCoding
+	ErrCoding
+	ErrTwoCodings
+	ErrCodingIn10
+	ErrExpectation
+	ErrConnection
+	ErrHeadTooLarge
+	ErrTooManyFields
+	ErrChunkSize
+	ErrChunkExtension
+	ErrChunkEnd
+	ErrTrailer
+	ErrStatusLine
+	ErrTruncated
+	errEnd
 )
 
 // Error is the reason in snake_case.
-func (r Reject) Error() string {
-	if r == 0 || r >= rejectEnd {
+func (r RejectError) Error() string {
+	if r == 0 || r >= errEnd {
 		return "unknown"
 	}
 	return rejectNames[r]
 }
 
 // Status is the code that a client is answered with.
-func (r Reject) Status() int {
+func (r RejectError) Status() int {
 	switch r {
-	case RejectHeadTooLarge, RejectTooManyFields:
+	case ErrHeadTooLarge, ErrTooManyFields:
 		return 431
-	case RejectCoding:
+	case ErrCoding:
 		return 501
-	case RejectVersion:
+	case ErrVersion:
 		return 505
-	case RejectExpectation:
+	case ErrExpectation:
 		return 417
+	default:
+		return 400
 	}
-	return 400
 }
 
 //nolint:gochecknoglobals // immutable table
-var rejectNames = [rejectEnd]string{
-	RejectBareLF:           "bare_lf",
-	RejectBareCR:           "bare_cr",
-	RejectControl:          "control_character",
-	RejectRequestLine:      "request_line",
-	RejectMethod:           "method",
-	RejectVersion:          "version",
-	RejectTarget:           "target",
-	RejectFragment:         "fragment_in_target",
-	RejectEscape:           "percent_encoding",
-	RejectFolding:          "line_folding",
-	RejectFieldName:        "field_name",
-	RejectFieldLine:        "field_line",
-	RejectSpaceBeforeColon: "space_before_colon",
-	RejectNoHost:           "no_host",
-	RejectTwoHosts:         "two_hosts",
-	RejectHost:             "host",
-	RejectHostMismatch:     "host_mismatch",
-	RejectLength:           "content_length",
-	RejectTwoLengths:       "two_content_lengths",
-	RejectLengthAndCoding:  "content_length_and_transfer_encoding",
-	RejectCoding:           "transfer_encoding",
-	RejectTwoCodings:       "two_transfer_encodings",
-	RejectCodingIn10:       "transfer_encoding_in_http10",
-	RejectExpectation:      "expectation",
-	RejectConnection:       "connection_nominates",
-	RejectHeadTooLarge:     "head_too_large",
-	RejectTooManyFields:    "too_many_fields",
-	RejectChunkSize:        "chunk_size",
-	RejectChunkExtension:   "chunk_extension",
-	RejectChunkEnd:         "chunk_end",
-	RejectTrailer:          "trailer",
-	RejectStatusLine:       "status_line",
-	RejectTruncated:        "truncated",
+var rejectNames = [errEnd]string{
+	ErrBareLF:           "bare_lf",
+	ErrBareCR:           "bare_cr",
+	ErrControl:          "control_character",
+	ErrRequestLine:      "request_line",
+	ErrMethod:           "method",
+	ErrVersion:          "version",
+	ErrTarget:           "target",
+	ErrFragment:         "fragment_in_target",
+	ErrEscape:           "percent_encoding",
+	ErrFolding:          "line_folding",
+	ErrFieldName:        "field_name",
+	ErrFieldLine:        "field_line",
+	ErrSpaceBeforeColon: "space_before_colon",
+	ErrNoHost:           "no_host",
+	ErrTwoHosts:         "two_hosts",
+	ErrHost:             "host",
+	ErrHostMismatch:     "host_mismatch",
+	ErrLength:           "content_length",
+	ErrTwoLengths:       "two_content_lengths",
+	ErrLengthAndCoding:  "content_length_and_transfer_encoding",
+	ErrCoding:           "transfer_encoding",
+	ErrTwoCodings:       "two_transfer_encodings",
+	ErrCodingIn10:       "transfer_encoding_in_http10",
+	ErrExpectation:      "expectation",
+	ErrConnection:       "connection_nominates",
+	ErrHeadTooLarge:     "head_too_large",
+	ErrTooManyFields:    "too_many_fields",
+	ErrChunkSize:        "chunk_size",
+	ErrChunkExtension:   "chunk_extension",
+	ErrChunkEnd:         "chunk_end",
+	ErrTrailer:          "trailer",
+	ErrStatusLine:       "status_line",
+	ErrTruncated:        "truncated",
 }
+
+// Reject is the short name of RejectError.
+type Reject = RejectError

@@ -36,21 +36,27 @@ func (r *Request) IsConnect() bool { return string(r.Method) == "CONNECT" }
 // IsHead reports whether the method is HEAD.
 func (r *Request) IsHead() bool { return string(r.Method) == "HEAD" }
 
-// Parse reads a complete head, the empty line included, as HeadScanner
-// delimits it. It changes the bytes of the target when it normalises the path.
-// Errors are of type Reject; what was understood of the request line before the
-// error is set, for the log.
-func (r *Request) Parse(head []byte) error {
+// Clear forgets the last request, whose memory may serve others by now.
+func (r *Request) Clear() {
 	r.Method, r.Authority, r.Path, r.Upgrade = nil, nil, nil, nil
 	r.UserAgent, r.RequestID, r.ContentType = nil, nil, nil
 	r.Framing, r.Length = NoBody, 0
 	r.KeepAlive, r.Expect, r.Trailers, r.hasProto = false, false, false, false
+	r.fields.head, r.fields.n = nil, 0
+}
+
+// Parse reads a complete head, the empty line included, as HeadScanner
+// delimits it. It changes the bytes of the target when it normalises the path.
+// Errors are of type RejectError; what was understood of the request line before the
+// error is set, for the log.
+func (r *Request) Parse(head []byte) error {
+	r.Clear()
 	if len(head) > MaxHeadBytes {
-		return RejectHeadTooLarge
+		return ErrHeadTooLarge
 	}
 	end := bytes.IndexByte(head, '\n')
 	if end < 1 || head[end-1] != '\r' {
-		return RejectBareLF
+		return ErrBareLF
 	}
 	target, err := r.requestLine(head[:end-1])
 	if err != nil {
@@ -68,15 +74,15 @@ func (r *Request) Parse(head []byte) error {
 func (r *Request) requestLine(line []byte) (target []byte, err error) {
 	sp := bytes.IndexByte(line, ' ')
 	if sp < 0 {
-		return nil, RejectRequestLine
+		return nil, ErrRequestLine
 	}
 	if !token(line[:sp]) {
-		return nil, RejectMethod
+		return nil, ErrMethod
 	}
 	r.Method = line[:sp]
 	rest := line[sp+1:]
 	if sp = bytes.IndexByte(rest, ' '); sp < 1 {
-		return nil, RejectRequestLine
+		return nil, ErrRequestLine
 	}
 	target = rest[:sp]
 	switch version := string(rest[sp+1:]); version {
@@ -86,9 +92,9 @@ func (r *Request) requestLine(line []byte) (target []byte, err error) {
 		r.Minor = 0
 	default:
 		if len(version) > 5 && version[:5] == "HTTP/" && !bytes.ContainsAny(rest[sp+1:], " \t\r") {
-			return nil, RejectVersion
+			return nil, ErrVersion
 		}
-		return nil, RejectRequestLine
+		return nil, ErrRequestLine
 	}
 	return target, nil
 }
@@ -124,7 +130,7 @@ func (r *Request) interpret() error {
 		case nameExpect:
 			e.drop = true
 			if !is(f.valueOf(i), "100-continue") {
-				return RejectExpectation
+				return ErrExpectation
 			}
 			r.Expect = r.Minor == 1
 		case nameUserAgent:
@@ -135,6 +141,7 @@ func (r *Request) interpret() error {
 			r.ContentType = f.valueOf(i)
 		case nameForwardedProto:
 			r.hasProto = true
+		default:
 		}
 	}
 	var err error
@@ -165,11 +172,11 @@ func (r *Request) setUpgrade(list []byte) {
 func (r *Request) checkHost(hosts int) error {
 	switch {
 	case hosts > 1:
-		return RejectTwoHosts
+		return ErrTwoHosts
 	case hosts == 0 && r.Minor == 0:
 		return nil
 	case hosts == 0 || len(r.Authority) == 0:
-		return RejectNoHost
+		return ErrNoHost
 	}
 	return checkAuthority(r.Authority)
 }
@@ -177,7 +184,7 @@ func (r *Request) checkHost(hosts int) error {
 func checkAuthority(a []byte) error {
 	for _, c := range a {
 		if !isHost[c] {
-			return RejectHost
+			return ErrHost
 		}
 	}
 	return nil
@@ -187,7 +194,7 @@ func checkAuthority(a []byte) error {
 func (r *Request) setTarget(target []byte) error {
 	for _, c := range target {
 		if c <= ' ' || c == 0x7f {
-			return RejectTarget
+			return ErrTarget
 		}
 	}
 	if r.IsConnect() {
@@ -197,7 +204,7 @@ func (r *Request) setTarget(target []byte) error {
 	case target[0] == '/':
 	case len(target) == 1 && target[0] == '*':
 		if string(r.Method) != "OPTIONS" {
-			return RejectTarget
+			return ErrTarget
 		}
 		r.Path = target
 		return nil
@@ -208,7 +215,7 @@ func (r *Request) setTarget(target []byte) error {
 		}
 	}
 	if bytes.IndexByte(target, '#') >= 0 {
-		return RejectFragment
+		return ErrFragment
 	}
 	var err error
 	r.Path, err = normalizePath(target)
@@ -218,19 +225,19 @@ func (r *Request) setTarget(target []byte) error {
 func (r *Request) setConnect(target []byte) error {
 	colon := bytes.LastIndexByte(target, ':')
 	if colon < 1 {
-		return RejectTarget
+		return ErrTarget
 	}
 	if port, ok := parseLength(target[colon+1:]); !ok || port == 0 || port > 65535 {
-		return RejectTarget
+		return ErrTarget
 	}
 	if err := checkAuthority(target); err != nil {
-		return RejectTarget
+		return ErrTarget
 	}
 	if len(r.Authority) > 0 && !equalFold(r.Authority, target) && !equalFold(r.Authority, target[:colon]) {
-		return RejectHostMismatch
+		return ErrHostMismatch
 	}
 	if r.Framing != NoBody && (r.Framing == Chunked || r.Length > 0) {
-		return RejectLength // a tunnel has no body; what follows is its content
+		return ErrLength // a tunnel has no body; what follows is its content
 	}
 	r.Authority, r.Path = target, target
 	return nil
@@ -247,7 +254,7 @@ func (r *Request) absolute(target []byte) ([]byte, error) {
 	case len(target) > 8 && is(target[:8], "https://"):
 		scheme = 8
 	default:
-		return nil, RejectTarget
+		return nil, ErrTarget
 	}
 	end := scheme
 	for end < len(target) && target[end] != '/' && target[end] != '?' && target[end] != '#' {
@@ -255,14 +262,14 @@ func (r *Request) absolute(target []byte) ([]byte, error) {
 	}
 	authority := target[scheme:end]
 	if len(authority) == 0 || checkAuthority(authority) != nil {
-		return nil, RejectTarget
+		return nil, ErrTarget
 	}
 	switch {
 	case len(r.Authority) == 0: // HTTP/1.0 without Host: move it out of the way of the path
 		r.Authority = target[scheme-1 : end-1]
 		copy(r.Authority, authority)
 	case !equalFold(authority, r.Authority):
-		return nil, RejectHostMismatch
+		return nil, ErrHostMismatch
 	}
 	if end == len(target) || target[end] == '?' {
 		end-- // the authority is known from elsewhere: its last byte becomes the path

@@ -26,12 +26,12 @@ type Response struct {
 func (r *Response) Interim() bool { return r.Code < 200 && r.Code != 101 }
 
 // Parse reads a complete head, which answers a request of the given method.
-// Errors are of type Reject.
+// Errors are of type RejectError.
 func (r *Response) Parse(head []byte, isHead, isConnect bool) error {
 	r.Upgrade, r.GRPCStatus = nil, -1
 	end := bytes.IndexByte(head, '\n')
 	if end < 1 || head[end-1] != '\r' {
-		return RejectBareLF
+		return ErrBareLF
 	}
 	if err := r.statusLine(head[:end-1]); err != nil {
 		return err
@@ -57,6 +57,7 @@ func (r *Response) Parse(head []byte, isHead, isConnect bool) error {
 			if n, ok := parseLength(f.valueOf(i)); ok && n < 1000 {
 				r.GRPCStatus = int(n)
 			}
+		default:
 		}
 	}
 	framing, n, given, err := f.framingOf(r.Minor)
@@ -80,23 +81,23 @@ func (r *Response) Parse(head []byte, isHead, isConnect bool) error {
 func (r *Response) statusLine(line []byte) error {
 	switch {
 	case len(line) < 12 || len(line) > 12 && line[12] != ' ':
-		return RejectStatusLine
+		return ErrStatusLine
 	case string(line[:9]) == "HTTP/1.1 ":
 		r.Minor = 1
 	case string(line[:9]) == "HTTP/1.0 ":
 		r.Minor = 0
 	default:
-		return RejectStatusLine
+		return ErrStatusLine
 	}
 	code, ok := parseLength(line[9:12])
 	if !ok || code < 100 {
-		return RejectStatusLine
+		return ErrStatusLine
 	}
 	r.Code, r.Reason = int(code), nil
 	if len(line) > 13 {
 		r.Reason = line[13:]
 		if !text(r.Reason) {
-			return RejectStatusLine
+			return ErrStatusLine
 		}
 	}
 	return nil

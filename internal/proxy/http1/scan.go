@@ -27,20 +27,20 @@ func (s *HeadScanner) Scan(buf []byte) (int, error) {
 		if i < 0 {
 			s.next = len(buf)
 			if len(buf) > MaxHeadBytes {
-				return 0, RejectHeadTooLarge
+				return 0, ErrHeadTooLarge
 			}
 			return 0, s.firstByte(buf)
 		}
 		end := s.next + i
 		if end == 0 || buf[end-1] != '\r' {
-			return 0, RejectBareLF
+			return 0, ErrBareLF
 		}
 		if end-1 == s.line {
 			if end+1 > MaxHeadBytes {
-				return 0, RejectHeadTooLarge
+				return 0, ErrHeadTooLarge
 			}
 			if s.line == 0 {
-				return 0, RejectRequestLine
+				return 0, ErrRequestLine
 			}
 			return end + 1, nil
 		}
@@ -51,7 +51,7 @@ func (s *HeadScanner) Scan(buf []byte) (int, error) {
 // firstByte refuses what cannot become HTTP/1 before a line end comes.
 func (s *HeadScanner) firstByte(buf []byte) error {
 	if len(buf) > 0 && !isToken[buf[0]] && buf[0] != '\r' {
-		return RejectMethod
+		return ErrMethod
 	}
 	return nil
 }
@@ -162,11 +162,8 @@ func equalFold(a, b []byte) bool {
 // nextItem cuts the first element off a comma-separated list; empty elements
 // come out empty.
 func nextItem(list []byte) (item, rest []byte) {
-	i := bytes.IndexByte(list, ',')
-	if i < 0 {
-		return trimOWS(list), nil
-	}
-	return trimOWS(list[:i]), list[i+1:]
+	item, rest, _ = bytes.Cut(list, []byte{','})
+	return trimOWS(item), rest
 }
 
 // hasItem reports whether a comma-separated list has the element s (lower

@@ -1,0 +1,271 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+)
+
+// lastEntry waits for the n-th record and returns the latest.
+func (h *hop) lastEntry(t testing.TB, n int) telemetry.Entry {
+	t.Helper()
+	waitFor(t, func() bool { return len(h.rec.AccessLog(n)) == n })
+	log := h.rec.AccessLog(n)
+	return log[len(log)-1]
+}
+
+// held is an origin that answers each request when it is told to, and says
+// when its connections end.
+type held struct {
+	asked  chan struct{}
+	answer chan string
+	ended  chan struct{}
+}
+
+func newHeld() *held {
+	return &held{asked: make(chan struct{}, 10), answer: make(chan string), ended: make(chan struct{}, 10)}
+}
+
+func (o *held) serve(c *net.TCPConn) {
+	defer func() { o.ended <- struct{}{} }()
+	quit := make(chan struct{})
+	requests := make(chan struct{})
+	defer close(quit)
+	go func() {
+		defer close(requests)
+		r := bufio.NewReader(c)
+		for {
+			req, err := http.ReadRequest(r)
+			if err != nil {
+				return
+			}
+			io.Copy(io.Discard, req.Body)
+			select {
+			case requests <- struct{}{}:
+			case <-quit:
+				return
+			}
+		}
+	}()
+	for range requests {
+		o.asked <- struct{}{}
+		for waiting := true; waiting; {
+			select {
+			case text := <-o.answer:
+				io.WriteString(c, text)
+				waiting = false
+			case _, ok := <-requests:
+				if !ok {
+					return
+				}
+			}
+		}
+	}
+}
+
+// TestClientGivesUp: a client that closes while it waits gets code 0 and DC,
+// whether its socket says so by a reset, by its end alone, or only when the
+// response comes.
+func TestClientGivesUp(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		abort  func(*net.TCPConn)
+		answer bool
+	}{
+		{"reset", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, false},
+		{"close after a while", func(c *net.TCPConn) {
+			<-time.NewTimer(3 * reapTick).C
+			c.Close()
+		}, false},
+		{"close just before the response", func(c *net.TCPConn) { c.Close() }, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			o := newHeld()
+			h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, o.serve)), nil)
+			c := h.dial(t)
+			io.WriteString(c, plainRequest)
+			<-o.asked
+			tc.abort(c)
+			if tc.answer {
+				o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+			} else {
+				<-o.ended // the origin learns of it
+			}
+			if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
+				t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)
+			}
+		})
+	}
+}
+
+func TestRouteTimeout(t *testing.T) {
+	o := newHeld()
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 50*time.Millisecond, serveRaw(t, o.serve)), nil)
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	<-o.asked
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != 504 || string(body) != "upstream request timeout" {
+		t.Errorf("got %d %q", res.StatusCode, body)
+	}
+	c.Close()
+	if e := h.lastEntry(t, 1); e.Code != 504 || e.Flags != telemetry.FlagUT {
+		t.Errorf("recorded as %d %s, want 504 UT", e.Code, e.Flags)
+	}
+}
+
+func TestSlowHead(t *testing.T) {
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, "127.0.0.1:1"), func(o *Options) { o.HeaderTimeout = 100 * time.Millisecond })
+	c := h.dial(t)
+	io.WriteString(c, "GET / HTTP/1.1\r\nHost: w")
+	got, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 408 Request Timeout\r\n") {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+func TestIdleClient(t *testing.T) {
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, kilobyte)), func(o *Options) { o.IdleTimeout = 100 * time.Millisecond })
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	r := bufio.NewReader(c)
+	res, err := http.ReadResponse(r, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	io.Copy(io.Discard, res.Body)
+	if _, err := r.ReadByte(); !errors.Is(err, io.EOF) {
+		t.Errorf("an idle connection ended with %v, want EOF", err)
+	}
+}
+
+func TestNoUpstream(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := ln.Addr().String()
+	ln.Close()
+	for _, tc := range []struct {
+		name, body string
+		flags      telemetry.Flags
+		endpoints  []string
+	}{
+		{"none", "no healthy upstream", telemetry.FlagUH, nil},
+		{"refused", "upstream connect error or disconnect/reset before headers. reset reason: connection failure", telemetry.FlagUF, []string{closed}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, tc.endpoints...), nil)
+			c := h.dial(t)
+			io.WriteString(c, plainRequest)
+			res, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body, _ := io.ReadAll(res.Body)
+			if res.StatusCode != 503 || string(body) != tc.body {
+				t.Errorf("got %d %q", res.StatusCode, body)
+			}
+			c.Close()
+			e := h.lastEntry(t, 1)
+			if e.Code != 503 || e.Flags != tc.flags || e.Service != "web.default.svc.cluster.local" {
+				t.Errorf("recorded as %d %s for %s", e.Code, e.Flags, e.Service)
+			}
+		})
+	}
+}
+
+// TestDrain: requests in flight are finished and told to close, new
+// connections are refused, and a connection that stays is closed by force.
+func TestDrain(t *testing.T) {
+	o := newHeld()
+	h := startInbound(t, serveRaw(t, o.serve), func(o *Options) { o.DrainIdleGrace = time.Millisecond })
+	c, idle := h.dial(t), h.dial(t)
+	io.WriteString(c, plainRequest)
+	<-o.asked
+	drained := make(chan error)
+	go func() { drained <- h.p.Drain(context.Background()) }()
+	waitFor(t, func() bool {
+		probe, err := net.Dial("tcp", h.addr)
+		if err == nil {
+			probe.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the idle connection ended with %v", err)
+	}
+	o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+	got, err := io.ReadAll(c)
+	if want := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"; string(got) != want || err != nil {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	if err := <-drained; err != nil {
+		t.Errorf("drain: %v", err)
+	}
+}
+
+func TestDrainByForce(t *testing.T) {
+	o := newHeld()
+	h := startInbound(t, serveRaw(t, o.serve), nil)
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	<-o.asked
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	if err := h.p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("drain: %v, want %v", err, context.DeadlineExceeded)
+	}
+	waitFor(t, func() bool { return len(h.p.connections(mesh.Inbound)) == 0 })
+	if got := h.p.Stats().ForcedCloses; got != 1 {
+		t.Errorf("%d connections closed by force, want 1", got)
+	}
+}
+
+// TestProgramSeesItsClients: each client address gets connections of its own.
+func TestProgramSeesItsClients(t *testing.T) {
+	origin := serveRaw(t, kilobyte)
+	cfg, bind := inboundConfig(t, origin)
+	var dialled atomic.Pointer[[]string]
+	dialled.Store(&[]string{})
+	h := startHop(t, cfg, func(o *Options) {
+		o.DialProgram = func(ctx context.Context, source netip.Addr, _ uint16) (net.Conn, error) {
+			list := append(*dialled.Load(), source.String())
+			dialled.Store(&list)
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", origin)
+		}
+	})
+	for _, from := range []string{"127.0.0.1", mesh.IP(testNet, 2).String(), mesh.IP(testNet, 2).String()} {
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0))}
+		c, err := d.Dial("tcp", bind.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, strings.Replace(plainRequest, "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1))
+		io.Copy(io.Discard, c)
+		c.Close()
+	}
+	if got, want := strings.Join(*dialled.Load(), " "), "127.0.0.1 10.77.0.2"; got != want {
+		t.Errorf("the program was dialled for %s, want %s", got, want)
+	}
+	if e := h.lastEntry(t, 3); e.Service != "web" {
+		t.Errorf("service is %q", e.Service)
+	}
+}
