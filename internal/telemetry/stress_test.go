@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -228,10 +229,13 @@ func TestNothingIsLostToEviction(t *testing.T) {
 	})
 	for range workers {
 		load.Go(func() {
-			for range each {
+			for i := range each {
 				rec := r.Begin(mesh.Inbound, 1)
 				rec.Edge, rec.Code, rec.End = e, 200, 2
 				rec.Finish()
+				if i%64 == 0 {
+					runtime.Gosched() // the evictor too, on one thread
+				}
 			}
 		})
 	}
