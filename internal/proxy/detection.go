@@ -146,7 +146,7 @@ type race struct {
 
 func (r *race) run(ctx context.Context) {
 	c := r.c
-	c.watch.set(phaseOpaque, r.began)
+	c.watch.set(phaseIdle, r.began)
 	key := c.portKey()
 	grace := time.Now().Add(detectGrace)
 	if c.p.serverFirst.has(key) || c.target.cluster == nil {
@@ -176,6 +176,7 @@ func (r *race) run(ctx context.Context) {
 		n, err := c.down.Read(&c.in, nil)
 		switch {
 		case n > 0:
+			c.watch.set(phaseOpaque, telemetry.Now()) // time limits are this race's from here on
 			quiet = time.Now().Add(detectStall)
 			if r.look() {
 				return

@@ -1,0 +1,216 @@
+package proxy
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// h1Origin serves HTTP/1 and counts connections.
+func h1Origin(t *testing.T, conns *atomic.Int64) netip.AddrPort {
+	t.Helper()
+	ln := tcpListen(t)
+	srv := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }),
+		ConnState: func(_ net.Conn, s http.ConnState) {
+			if s == http.StateNew {
+				conns.Add(1)
+			}
+		},
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = srv.Serve(ln)
+	}()
+	t.Cleanup(func() {
+		srv.Close()
+		<-done
+	})
+	return addrPort(ln)
+}
+
+func mustRespond(t *testing.T, c net.Conn, body string) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil || string(b) != body || res.StatusCode != http.StatusOK {
+		t.Fatalf("%s %q, %v; want 200 %q", res.Status, b, err, body)
+	}
+}
+
+// dribble writes s byte by byte with pauses; the whole takes about total.
+func dribble(t *testing.T, c net.Conn, s string, total time.Duration) {
+	t.Helper()
+	for i := range len(s) {
+		mustWrite(t, c, s[i:i+1])
+		pause(t.Context(), total/time.Duration(len(s)))
+	}
+}
+
+// A client that takes longer than the grace for its first line is not mis-filed,
+// and its request goes over the connection that was opened meanwhile.
+func TestDetectsSlowHTTPClient(t *testing.T) {
+	var conns atomic.Int64
+	r := newRig(t, mesh.ProtocolAuto, h1Origin(t, &conns))
+	c := r.dial(t)
+	dribble(t, c, "GET /slow HTTP/1.1\r\nHost: web\r\n\r\n", 6*detectGrace)
+	mustRespond(t, c, "/slow")
+	c.Close()
+	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "200", "", "-")...)
+	r.wantSeries(t, "1", "vitrine_protocol_detection_total", "result=http1")
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections to the origin, want 1", n)
+	}
+	if got := r.series(t, "istio_tcp_connections_opened_total"); got != "" {
+		t.Errorf("counted as an opaque connection too: %s", got)
+	}
+}
+
+// The same for a client that connects long before it has something to ask.
+func TestDetectsHTTPAfterSilence(t *testing.T) {
+	var conns atomic.Int64
+	r := newRig(t, mesh.ProtocolAuto, h1Origin(t, &conns))
+	c := r.dial(t)
+	until(t, "the origin has the early connection", func() bool { return conns.Load() == 1 })
+	mustWrite(t, c, "GET /late HTTP/1.1\r\nHost: web\r\n\r\n")
+	mustRespond(t, c, "/late")
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections to the origin, want 1", n)
+	}
+}
+
+// A request that arrives at once opens no early connection and waits for nothing.
+func TestDetectsHTTPAtOnce(t *testing.T) {
+	var conns atomic.Int64
+	r := newRig(t, mesh.ProtocolAuto, h1Origin(t, &conns))
+	for range 3 {
+		c := r.dial(t)
+		mustWrite(t, c, "GET /now HTTP/1.1\r\nHost: web\r\n\r\n")
+		mustRespond(t, c, "/now")
+		c.Close()
+	}
+	r.wantSeries(t, "3", "vitrine_protocol_detection_total", "result=http1")
+	if n := conns.Load(); n != 1 {
+		t.Errorf("%d connections to the origin, want one that is used again", n)
+	}
+}
+
+// The preface of HTTP/2, cut into bytes.
+func TestDetectsSlowHTTP2Client(t *testing.T) {
+	at := h2Origin(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
+	r := newRig(t, mesh.ProtocolAuto, at)
+	c := r.dial(t)
+	dribble(t, c, http2.ClientPreface, 4*detectGrace)
+	f := newH2Frames(c)
+	if err := f.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	f.request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
+	for {
+		if h, ok := f.next(t).(*http2.MetaHeadersFrame); ok {
+			if got := h.PseudoValue("status"); got != "202" {
+				t.Errorf("status %s", got)
+			}
+			break
+		}
+	}
+	c.Close()
+	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "202", "", "-")...)
+	r.wantSeries(t, "1", "vitrine_protocol_detection_total", "result=http2")
+}
+
+// What starts like a request and then stops is passed on: a silent client of an
+// unknown protocol is not held for ever.
+func TestDetectsStalledClient(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes detectStall")
+	}
+	r := newRig(t, mesh.ProtocolAuto, origin(t, echo))
+	c := r.dial(t)
+	mustWrite(t, c, "GET")
+	if got := mustRead(t, c, 3); got != "GET" {
+		t.Errorf("echo %q", got)
+	}
+	r.wantSeries(t, "1", "vitrine_protocol_detection_total", "result=stalled")
+}
+
+func TestServerFirstMemoryIsBounded(t *testing.T) {
+	var m serverFirst
+	key := func(i int) portKey {
+		return portKey{addr: netip.AddrPortFrom(loopback(), uint16(i)), cluster: "c"}
+	}
+	for i := range 2 * maxServerFirst {
+		m.learn(key(i))
+	}
+	if n := len(m.known); n != maxServerFirst {
+		t.Errorf("%d remembered, want %d", n, maxServerFirst)
+	}
+	last := key(2*maxServerFirst - 1)
+	if !m.has(last) {
+		t.Error("the latest is forgotten")
+	}
+	last.cluster = "another"
+	if m.has(last) {
+		t.Error("remembered although the configuration of the port has changed")
+	}
+}
+
+// A client that has said nothing is closed when the proxy drains; a stream in
+// progress ends in peace, and its client is told to go away.
+func TestDrainUndeclaredAndHTTP2(t *testing.T) {
+	release := make(chan struct{})
+	asked := make(chan struct{})
+	at := h2Origin(t, func(w http.ResponseWriter, _ *http.Request) {
+		close(asked)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	})
+	r := newRigWith(t, Options{DrainIdleGrace: time.Millisecond}, mesh.ProtocolAuto, at)
+	silent := r.dial(t)
+	c := r.dial(t)
+	f := h2Raw(t, c)
+	f.request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
+	<-asked
+	drained := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		defer cancel()
+		drained <- r.p.Drain(ctx)
+	}()
+	mustEOF(t, silent)
+	goAway, body := false, ""
+	for body != "done" {
+		switch fr := f.next(t).(type) {
+		case *http2.GoAwayFrame:
+			if !goAway {
+				goAway = true
+				close(release)
+			}
+		case *http2.DataFrame:
+			body += string(fr.Data())
+		case nil:
+			t.Fatalf("closed after %q, go away %t", body, goAway)
+		}
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "200", "", "-")...)
+}
