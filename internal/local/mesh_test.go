@@ -34,17 +34,17 @@ var binaries struct{ dir, proxy, self string }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {
-		os.Exit(runProgram(os.Args[1:]))
+		os.Exit(runProgram(os.Args[1:])) //nolint:forbidigo // this is a main function, too
 	}
 	if dir := os.Getenv(supervisorEnv); dir != "" {
-		os.Exit(superviseUntilKilled(dir))
+		os.Exit(superviseUntilKilled(dir)) //nolint:forbidigo // this is a main function, too
 	}
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
-	os.Exit(code)
+	os.Exit(code) //nolint:forbidigo // this is a main function, too
 }
 
 func buildAndRun(m *testing.M) (int, error) {
@@ -179,12 +179,7 @@ func (w *world) final(rw http.ResponseWriter, r *http.Request) {
 // newWorld is open for a test: the pods end with it.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	w, _ := reopen(t, dir)
+	w, _ := reopen(t, t.TempDir())
 	return w
 }
 

@@ -28,7 +28,7 @@ func runProgram(args []string) int {
 	switch args[0] {
 	case "exit":
 		code, _ := strconv.Atoi(args[1])
-		fmt.Println("leaving with", code)
+		fmt.Fprintln(os.Stdout, "leaving with", code)
 		return code
 	case "serve":
 		return serve(args[1], syscall.SIGTERM)
@@ -64,7 +64,7 @@ func serve(port string, end os.Signal) int {
 	var sick atomic.Bool
 	code := make(chan int, 1)
 	mux := http.NewServeMux()
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		host, _ := os.Hostname()
 		fmt.Fprintf(w, "%s %d %s", host, os.Getuid(), os.Getenv("POD_IP"))
 	})
@@ -92,14 +92,14 @@ func serve(port string, end os.Signal) int {
 	}
 	srv := &http.Server{Handler: mux}
 	go srv.Serve(ln)
-	fmt.Println("serving on", port)
+	fmt.Fprintln(os.Stdout, "serving on", port)
 	term, stop := signal.NotifyContext(context.Background(), end)
 	defer stop()
 	select {
 	case n := <-code:
 		return n
 	case <-term.Done():
-		fmt.Println("terminated")
+		fmt.Fprintln(os.Stdout, "terminated")
 		srv.Shutdown(context.Background())
 		return 0
 	}
@@ -125,9 +125,9 @@ func serveGRPC(port string) int {
 func signals() int {
 	c := make(chan os.Signal, 8)
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGINT, syscall.SIGUSR1, syscall.SIGTERM)
-	fmt.Println("waiting")
+	fmt.Fprintln(os.Stdout, "waiting")
 	for s := range c {
-		fmt.Println("got", s)
+		fmt.Fprintln(os.Stdout, "got", s)
 		if s == syscall.SIGTERM {
 			return 7
 		}
@@ -141,7 +141,7 @@ func leaveChild() int {
 	if err != nil {
 		return 1
 	}
-	fmt.Println("child", p.Pid)
+	fmt.Fprintln(os.Stdout, "child", p.Pid)
 	return 3
 }
 
@@ -168,15 +168,15 @@ func load(url string) int {
 		switch {
 		case err == nil:
 			if sent++; sent == 1 {
-				fmt.Println("loading")
+				fmt.Fprintln(os.Stdout, "loading")
 			}
 		case sent > 0: // before, the service is not there yet
 			failed++
-			fmt.Println("failed:", err)
+			fmt.Fprintln(os.Stdout, "failed:", err)
 		}
 		t := time.NewTimer(2 * time.Millisecond)
 		<-t.C
 	}
-	fmt.Printf("sent %v failed %d\n", sent > 100, failed)
+	fmt.Fprintf(os.Stdout, "sent %v failed %d\n", sent > 100, failed)
 	return 0
 }

@@ -205,11 +205,11 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 		return // everything here runs so
 	}
 	const uid = 1001
-	dir, err := os.MkdirTemp("", "vu")
-	if err != nil {
+	// Not t.TempDir: its parent is closed to other users.
+	dir := filepath.Join(binaries.dir, "home")
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
 	if err := os.Chown(dir, uid, uid); err != nil {
 		t.Fatal(err)
 	}

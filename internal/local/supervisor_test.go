@@ -163,7 +163,7 @@ func TestProxyDeathEndsTheProgramAndIsMended(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, func() error {
 		if err := syscall.Kill(program, 0); !errors.Is(err, syscall.ESRCH) {
-			return fmt.Errorf("the program is there: %v", err)
+			return errors.New("the program is still there")
 		}
 		now := w.sup.Pods()[0]
 		if !now.Workload.Ready || now.ProxyPID == before.ProxyPID {
@@ -407,7 +407,7 @@ func superviseUntilKilled(dir string) int {
 	tick := time.NewTicker(10 * time.Millisecond)
 	for range tick.C {
 		if w.sup.Settled() {
-			fmt.Println("settled")
+			fmt.Fprintln(os.Stdout, "settled")
 			break
 		}
 	}
@@ -418,11 +418,7 @@ func superviseUntilKilled(dir string) int {
 }
 
 func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
-	dir, err := os.MkdirTemp("", "vw")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	dir := t.TempDir()
 	cmd := exec.Command(binaries.self)
 	cmd.Env = append(os.Environ(), supervisorEnv+"="+dir, binariesEnv+"="+binaries.dir)
 	var out bytes.Buffer
@@ -510,4 +506,73 @@ func TestUsage(t *testing.T) {
 	if !strings.Contains(b.String(), want) || !strings.Contains(b.String(), "# TYPE container_cpu_usage_seconds_total counter\n") {
 		t.Errorf("metrics lack %q:\n%s", want, b.String())
 	}
+}
+
+// maxIdlePSS is the budget of a connected, idle proxy with 100 services and 200
+// endpoints in the mesh. The program text counts in full in it: with one pod,
+// only the agent in the case shares it.
+const maxIdlePSS = 15 << 20
+
+func TestIdleMemory(t *testing.T) {
+	w := newWorld(t)
+	var services []mesh.Service
+	for i := range 100 {
+		name := fmt.Sprintf("service-%d", i)
+		services = append(services, mesh.Service{
+			ServiceRef: mesh.ServiceRef{Name: name, Namespace: "default"}, Selector: map[string]string{"app": name},
+			Ports: []mesh.ServicePort{{Name: "http", Port: 80, TargetPort: 8080, Protocol: mesh.ProtocolHTTP}},
+		})
+		for n := range 2 {
+			podName := fmt.Sprintf("%s-%d", name, n)
+			index, err := w.plane.Index("default/" + podName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w.plane.SetWorkload(mesh.Workload{
+				Name: podName, Namespace: "default", Owner: name, OwnerKind: mesh.KindDeployment, Ready: true,
+				Labels: map[string]string{"app": name}, IP: mesh.IP(testNet, index), CaseIP: mesh.CaseIP4(index), CaseIP6: mesh.CaseIP6(index),
+				Ports: []mesh.WorkloadPort{{Port: 8080, Protocol: mesh.ProtocolHTTP, WirePort: mesh.PortWireBase}},
+			})
+		}
+	}
+	w.plane.SetServices("test", services)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	p := w.settled(t)[0]
+	eventually(t, 10*time.Second, func() error {
+		body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortAdmin), "/clusters")
+		if err == nil && strings.Count(body, "::observability_name::") < 100 {
+			err = fmt.Errorf("the proxy knows %d clusters", strings.Count(body, "::observability_name::"))
+		}
+		return err
+	})
+	usage, err := w.sup.Usage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range usage[1].PIDs {
+		n := pss(t, pid)
+		t.Logf("process %d: PSS %.1f MiB", pid, float64(n)/(1<<20))
+		if pid == p.ProxyPID && n > maxIdlePSS {
+			t.Errorf("PSS of an idle proxy is %.1f MiB, want at most %d", float64(n)/(1<<20), maxIdlePSS>>20)
+		}
+	}
+}
+
+func pss(t *testing.T, pid int) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) == 3 && f[0] == "Pss:" {
+			n, err := strconv.Atoi(f[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n << 10
+		}
+	}
+	t.Fatal("no Pss")
+	return 0
 }

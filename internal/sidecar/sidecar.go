@@ -105,7 +105,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 		return err
 	}
 	parts.start(ctx, "configuration", func(ctx context.Context) error {
-		return client.Run(ctx, func(cfg *mesh.NodeConfig) error { return s.apply(px, recorder, cfg) })
+		return client.Run(ctx, func(cfg *mesh.NodeConfig) error { return s.apply(px, recorder, cfg) }) //nolint:contextcheck // binding a listener does not wait
 	})
 
 	// 5. What the programs send.
@@ -143,7 +143,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 		return nil
 	}
 	hooks := pod.Hooks{
-		Ready: func(ready bool) {
+		Ready: func(ready bool) { //nolint:contextcheck // binding a listener does not wait
 			px.SetReady(ready)
 			rec.SetReady(ready)
 		},

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -143,8 +144,7 @@ func openOutput(dir, container string) (*output, error) {
 	}
 	r, w, err := os.Pipe()
 	if err != nil {
-		log.Close()
-		return nil, fmt.Errorf("make pipe for the output of %s: %w", container, err)
+		return nil, errors.Join(fmt.Errorf("make pipe for the output of %s: %w", container, err), log.Close())
 	}
 	return &output{w: w, r: r, log: log, done: make(chan struct{})}, nil
 }

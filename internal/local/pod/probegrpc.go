@@ -3,7 +3,6 @@ package pod
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"net/http"
 	"strconv"
 
-	"golang.org/x/net/http2"
-
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -21,12 +18,13 @@ import (
 // does. The call is written out, since linking grpc-go would cost every proxy
 // megabytes of memory for this one message.
 func askGRPC(ctx context.Context, c Case, p *mesh.GRPCProbe) error {
-	t := &http2.Transport{
-		AllowHTTP: true,
-		DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+	t := &http.Transport{
+		Protocols: new(http.Protocols),
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return c.Dial(ctx, p.Port)
 		},
 	}
+	t.Protocols.SetUnencryptedHTTP2(true)
 	defer t.CloseIdleConnections()
 	url := "http://" + net.JoinHostPort("localhost", strconv.Itoa(int(p.Port))) + "/grpc.health.v1.Health/Check"
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(healthRequest(p.Service)))
@@ -69,7 +67,7 @@ const healthServing = 1
 func healthRequest(service string) []byte {
 	var msg []byte
 	if service != "" {
-		msg = append(msg, 1<<3|2)
+		msg = append(msg, 1<<3|2) // field 1, length-delimited
 		msg = binary.AppendUvarint(msg, uint64(len(service)))
 		msg = append(msg, service...)
 	}
@@ -84,7 +82,7 @@ func healthResponse(frame []byte) (status uint64, err error) {
 		return 0, errors.New("answer is not one uncompressed gRPC message")
 	}
 	for msg := frame[5:]; len(msg) > 0; {
-		if msg[0] != 1<<3|0 {
+		if msg[0] != 1<<3 { // field 1, varint
 			return 0, errors.New("answer is not a HealthCheckResponse")
 		}
 		v, n := binary.Uvarint(msg[1:])
