@@ -127,8 +127,8 @@ func (p *proxy) handle(r *request) error {
 		sub.status.Kind = kind
 		p.subs[kind] = sub
 	}
-	if r.nonce != "" && !p.answered(sub, r) && !p.delta {
-		return nil // state of the world: an answer to an older response says nothing new
+	if r.nonce != "" && !p.answered(sub, r) && !p.delta && r.nonce != sub.status.Nonce {
+		return nil // state of the world: what answers an older response is out of date
 	}
 	if p.delta {
 		sub.subscribe(r, first)
