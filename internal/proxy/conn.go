@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/route"
@@ -350,11 +349,3 @@ const (
 	verdictGone            // the client has gone away
 	verdictDrained         // idle while draining
 )
-
-// idleSince reports since when the connection has been idle, if it is.
-func (w *watch) idleSince() (since time.Duration, ok bool) {
-	if phase(w.phase.Load()) != phaseIdle {
-		return 0, false
-	}
-	return time.Duration(w.since.Load()), true
-}

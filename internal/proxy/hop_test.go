@@ -39,52 +39,37 @@ const plainRequest = "GET /index.html?q=1 HTTP/1.1\r\nHost: web\r\nUser-Agent: t
 
 // roundTripper sends the same request again and again and reads a response of
 // known size, without allocating.
-func roundTripper(t testing.TB, h *hop) func() {
-	c := h.dial(t)
+func roundTripper(tb testing.TB, h *hop) func() {
+	tb.Helper()
+	c := h.dial(tb)
 	request := []byte(plainRequest)
 	response := make([]byte, 8192)
 	size := 0
 	return func() {
 		if _, err := c.Write(request); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		if size == 0 {
 			n, err := c.Read(response)
 			if err != nil {
-				t.Fatal(err)
+				tb.Fatal(err)
 			}
 			size = n
 			return
 		}
 		if _, err := io.ReadFull(c, response[:size]); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 }
 
-// TestHopDoesNotAllocate holds the whole hop, with client and origin in the
-// same process, to no allocation per request in the steady state.
-func TestHopDoesNotAllocate(t *testing.T) {
-	for _, dir := range []string{"outbound", "inbound"} {
-		t.Run(dir, func(t *testing.T) {
-			h := startKilobyte(t, dir)
-			trip := roundTripper(t, h)
-			for range 200 {
-				trip()
-			}
-			if got := testing.AllocsPerRun(2000, trip); got != 0 {
-				t.Errorf("%v allocations per request, want 0", got)
-			}
-		})
-	}
-}
-
-func startKilobyte(t testing.TB, dir string) *hop {
-	origin := serveRaw(t, kilobyte)
+func startKilobyte(tb testing.TB, dir string) *hop {
+	tb.Helper()
+	origin := serveRaw(tb, kilobyte)
 	if dir == "outbound" {
-		return startHop(t, webConfig(mesh.ProtocolHTTP, 0, origin), nil)
+		return startHop(tb, webConfig(mesh.ProtocolHTTP, 0, origin), nil)
 	}
-	return startInbound(t, origin, nil)
+	return startInbound(tb, origin, nil)
 }
 
 func BenchmarkHop(b *testing.B) {

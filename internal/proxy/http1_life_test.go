@@ -19,9 +19,9 @@ import (
 )
 
 // lastEntry waits for the n-th record and returns the latest.
-func (h *hop) lastEntry(t testing.TB, n int) telemetry.Entry {
-	t.Helper()
-	waitFor(t, func() bool { return len(h.rec.AccessLog(n)) == n })
+func (h *hop) lastEntry(tb testing.TB, n int) telemetry.Entry {
+	tb.Helper()
+	waitFor(tb, func() bool { return len(h.rec.AccessLog(n)) == n })
 	log := h.rec.AccessLog(n)
 	return log[len(log)-1]
 }
@@ -121,11 +121,11 @@ func TestRouteTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	body, _ := io.ReadAll(res.Body)
-	if res.StatusCode != 504 || string(body) != "upstream request timeout" {
+	if res.StatusCode != http.StatusGatewayTimeout || string(body) != "upstream request timeout" {
 		t.Errorf("got %d %q", res.StatusCode, body)
 	}
 	c.Close()
-	if e := h.lastEntry(t, 1); e.Code != 504 || e.Flags != telemetry.FlagUT {
+	if e := h.lastEntry(t, 1); e.Code != http.StatusGatewayTimeout || e.Flags != telemetry.FlagUT {
 		t.Errorf("recorded as %d %s, want 504 UT", e.Code, e.Flags)
 	}
 }
@@ -179,12 +179,12 @@ func TestNoUpstream(t *testing.T) {
 				t.Fatal(err)
 			}
 			body, _ := io.ReadAll(res.Body)
-			if res.StatusCode != 503 || string(body) != tc.body {
+			if res.StatusCode != http.StatusServiceUnavailable || string(body) != tc.body {
 				t.Errorf("got %d %q", res.StatusCode, body)
 			}
 			c.Close()
 			e := h.lastEntry(t, 1)
-			if e.Code != 503 || e.Flags != tc.flags || e.Service != "web.default.svc.cluster.local" {
+			if e.Code != http.StatusServiceUnavailable || e.Flags != tc.flags || e.Service != "web.default.svc.cluster.local" {
 				t.Errorf("recorded as %d %s for %s", e.Code, e.Flags, e.Service)
 			}
 		})

@@ -119,7 +119,7 @@ type Listener interface {
 // ServeOutbound accepts from ln until ctx is done, which also ends what was
 // accepted; then it returns nil. It closes ln.
 func (p *Proxy) ServeOutbound(ctx context.Context, ln Listener) error {
-	stop := context.AfterFunc(ctx, func() { ln.Close() }) //nolint:errcheck,gosec // Accept reports the end
+	stop := context.AfterFunc(ctx, func() { ln.Close() }) //nolint:errcheck // Accept reports the end
 	defer stop()
 	for {
 		in, err := ln.Accept()
@@ -128,7 +128,7 @@ func (p *Proxy) ServeOutbound(ctx context.Context, ln Listener) error {
 				break
 			}
 			if !temporary(err) {
-				ln.Close() //nolint:errcheck,gosec // it has failed already
+				ln.Close() //nolint:errcheck // it has failed already
 				return fmt.Errorf("accept outbound connections: %w", err)
 			}
 			p.o.Log.Warn("an outbound connection was not accepted", "error", err)

@@ -71,11 +71,11 @@ func webConfig(protocol mesh.Protocol, timeout time.Duration, endpoints ...strin
 
 // startHop runs a proxy with cfg, and an outbound listener for connections to
 // 240.240.0.1:80.
-func startHop(t testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
-	t.Helper()
+func startHop(tb testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
+	tb.Helper()
 	rec, err := telemetry.New(telemetry.Options{Self: cfg.Workloads[0], AccessLog: telemetry.AccessLogOptions{Size: 64}})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	o := Options{Net: testNet, Recorder: rec, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
@@ -83,14 +83,14 @@ func startHop(t testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
 	}
 	p, err := New(o)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if err := p.Apply(cfg); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -99,7 +99,7 @@ func startHop(t testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
 	wg.Go(func() {
 		p.ServeOutbound(ctx, loopListener{ln, netip.MustParseAddrPort("240.240.0.1:80")})
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		cancel()
 		wg.Wait()
 	})
@@ -107,24 +107,24 @@ func startHop(t testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
 }
 
 // dial opens a client connection that is closed at the end of the test.
-func (h *hop) dial(t testing.TB) *net.TCPConn {
-	t.Helper()
+func (h *hop) dial(tb testing.TB) *net.TCPConn {
+	tb.Helper()
 	c, err := net.Dial("tcp", h.addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	tb.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(20 * time.Second))
 	return c.(*net.TCPConn)
 }
 
 // serveRaw accepts connections on loopback and hands each to handle in a
 // goroutine of its own. All have ended when the test has.
-func serveRaw(t testing.TB, handle func(*net.TCPConn)) string {
-	t.Helper()
+func serveRaw(tb testing.TB, handle func(*net.TCPConn)) string {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -144,7 +144,7 @@ func serveRaw(t testing.TB, handle func(*net.TCPConn)) string {
 			})
 		}
 	})
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		ln.Close()
 		mu.Lock()
 		for c := range open {
@@ -157,11 +157,11 @@ func serveRaw(t testing.TB, handle func(*net.TCPConn)) string {
 }
 
 // inboundConfig is one bound listener in front of the program on origin's port.
-func inboundConfig(t testing.TB, origin string) (*mesh.NodeConfig, netip.AddrPort) {
-	t.Helper()
+func inboundConfig(tb testing.TB, origin string) (*mesh.NodeConfig, netip.AddrPort) {
+	tb.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	bind := netip.MustParseAddrPort(ln.Addr().String())
 	ln.Close()
@@ -175,10 +175,10 @@ func inboundConfig(t testing.TB, origin string) (*mesh.NodeConfig, netip.AddrPor
 	}, bind
 }
 
-func startInbound(t testing.TB, origin string, change func(*Options)) *hop {
-	t.Helper()
-	cfg, bind := inboundConfig(t, origin)
-	h := startHop(t, cfg, change)
+func startInbound(tb testing.TB, origin string, change func(*Options)) *hop {
+	tb.Helper()
+	cfg, bind := inboundConfig(tb, origin)
+	h := startHop(tb, cfg, change)
 	h.addr = bind.String()
 	return h
 }

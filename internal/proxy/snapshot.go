@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -132,11 +133,11 @@ func (s *snapshot) addListener(ml *mesh.Listener) error {
 		}
 	}
 	if l.cluster == nil && l.routes == nil {
-		return fmt.Errorf("neither a cluster nor routes")
+		return errors.New("neither a cluster nor routes")
 	}
 	if ml.Direction == mesh.Inbound {
 		if l.cluster == nil {
-			return fmt.Errorf("an inbound listener needs a cluster")
+			return errors.New("an inbound listener needs a cluster")
 		}
 		if ml.Bind || ml.Publish {
 			s.inbound = append(s.inbound, l)

@@ -27,12 +27,15 @@ import (
 //	    scripts the next answer: when until (by default the end of a head)
 //	    has arrived it is written, and then the connection is closed, half
 //	    closed or reset.
-//	client [inbound] [pieces=N] [keep-open]
-//	    sends the input, ends its side (unless keep-open), and reads to the end.
+//	client [inbound] [pieces=N] [keep-open] [blind]
+//	    sends the input, ends its side (unless keep-open), and reads to the end. With blind, what the
+//	    origin saw is left out, since it may or may not have seen it yet.
 func TestTranscripts(t *testing.T) {
 	datadriven.Walk(t, "testdata/http1", func(t *testing.T, path string) {
+		t.Helper()
 		var answers []answer
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			t.Helper()
 			switch d.Cmd {
 			case "origin":
 				a := answer{until: "\r\n\r\n", text: unquoteLines(t, d.Input)}
@@ -112,6 +115,7 @@ func (o *scriptedOrigin) serve(c *net.TCPConn) {
 
 // tell runs one client command and writes down what happened.
 func tell(t *testing.T, d *datadriven.TestData, answers []answer) string {
+	t.Helper()
 	o := &scriptedOrigin{answers: answers}
 	addr := serveRaw(t, o.serve)
 	var h *hop
@@ -147,7 +151,9 @@ func tell(t *testing.T, d *datadriven.TestData, answers []answer) string {
 	c.Close()
 	var out strings.Builder
 	o.mu.Lock()
-	writeLines(&out, "origin", o.saw.String())
+	if !d.HasArg("blind") {
+		writeLines(&out, "origin", o.saw.String())
+	}
 	o.mu.Unlock()
 	writeLines(&out, "client", string(got))
 	out.WriteString(ending)
@@ -160,18 +166,17 @@ func tell(t *testing.T, d *datadriven.TestData, answers []answer) string {
 }
 
 // waitFor polls until cond holds.
-func waitFor(t testing.TB, cond func() bool) {
-	t.Helper()
+func waitFor(tb testing.TB, cond func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !cond() {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not happen within 10 s")
+			tb.Fatal("it did not happen within 10 s")
 		}
 		<-time.NewTimer(time.Millisecond).C
 	}
 }
 
-//nolint:gochecknoglobals // a compiled expression
 var (
 	randomID  = regexp.MustCompile(`x-request-id: [0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}`)
 	localPort = regexp.MustCompile(`127\.0\.0\.1:\d+`)
@@ -195,6 +200,7 @@ func writeLines(out *strings.Builder, who, text string) {
 }
 
 func unquoteLines(t *testing.T, input string) string {
+	t.Helper()
 	var b strings.Builder
 	for line := range strings.SplitSeq(input, "\n") {
 		b.WriteString(unquote(t, line))
@@ -204,6 +210,7 @@ func unquoteLines(t *testing.T, input string) string {
 
 // unquote resolves Go's escapes, and \{TEXT*N} as N times TEXT.
 func unquote(t *testing.T, line string) string {
+	t.Helper()
 	line = repeated.ReplaceAllStringFunc(line, func(m string) string {
 		g := repeated.FindStringSubmatch(m)
 		n, err := strconv.Atoi(g[2])
@@ -219,5 +226,4 @@ func unquote(t *testing.T, line string) string {
 	return s
 }
 
-//nolint:gochecknoglobals // a compiled expression
 var repeated = regexp.MustCompile(`\{([^*{}]+)\*(\d+)\}`)

@@ -41,9 +41,9 @@ func (b *Buffer) Take() {
 		return
 	}
 	if b.large {
-		b.mem = largePool.Get().(*[LargeBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
+		b.mem = largePool.Get().(*[LargeBuffer]byte)[:]
 	} else {
-		b.mem = smallPool.Get().(*[SmallBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
+		b.mem = smallPool.Get().(*[SmallBuffer]byte)[:]
 	}
 	b.r, b.w = frontRoom, frontRoom
 }
@@ -54,7 +54,7 @@ func (b *Buffer) TakeLarge() {
 	if len(b.mem) == LargeBuffer {
 		return
 	}
-	next := largePool.Get().(*[LargeBuffer]byte)[:] //nolint:errcheck // the pool holds nothing else
+	next := largePool.Get().(*[LargeBuffer]byte)[:]
 	n := copy(next[frontRoom:], b.mem[b.r:b.w])
 	b.Release()
 	b.mem, b.r, b.w = next, frontRoom, frontRoom+n

@@ -158,7 +158,7 @@ func (e *Endpoint) Shared(open func() io.Closer) io.Closer {
 	if e.shared == nil {
 		e.shared = open()
 		if e.closed {
-			e.shared.Close() //nolint:errcheck,gosec // nothing to tell: it was never used
+			e.shared.Close()
 		}
 	}
 	return e.shared
@@ -197,7 +197,7 @@ func (e *Endpoint) Close() {
 		c.Discard()
 	}
 	if shared != nil {
-		shared.Close() //nolint:errcheck,gosec // the session is given up; its users see its end
+		shared.Close()
 	}
 }
 
@@ -211,7 +211,7 @@ func (e *Endpoint) Abort() {
 	}
 	e.mu.Unlock()
 	for _, c := range busy {
-		c.Close() //nolint:errcheck,gosec // its user sees the end
+		_ = c.Close() // its user sees the end
 	}
 }
 
@@ -236,7 +236,7 @@ func (c *Conn) Discard() {
 		return
 	}
 	c.discarded = true
-	c.Close() //nolint:errcheck,gosec // it is of no more use, whatever close says
+	_ = c.Close() // it is of no more use, whatever close says
 	e := c.endpoint
 	e.conns.Add(-1)
 	e.mu.Lock()

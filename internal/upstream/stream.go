@@ -196,8 +196,8 @@ func (s *Stream) onReady(fd uintptr) bool {
 			s.buf.ReleaseIfEmpty()
 			s.err = io.EOF
 			return true
-		case err == syscall.EINTR: //nolint:errorlint // syscall.Read returns bare numbers, and this is the hot path
-		case err == syscall.EAGAIN: //nolint:errorlint // as above
+		case err == syscall.EINTR:
+		case err == syscall.EAGAIN:
 			s.buf.ReleaseIfEmpty()
 			if s.parked != nil && s.phase == phaseFirst {
 				s.phase = phaseWaited

@@ -14,7 +14,6 @@ type Body struct {
 	digits  int
 	ext     int
 	done    bool
-	line    int // bytes of the current trailer line or section kept so far
 
 	// Trailer is the trailer section that is forwarded, as field lines. It is
 	// complete when Done; the memory is reused.

@@ -105,4 +105,4 @@ var rejectNames = [errEnd]string{
 }
 
 // Reject is the short name of RejectError.
-type Reject = RejectError
+type Reject = RejectError //nolint:errname // the short name of one that conforms

@@ -247,7 +247,7 @@ func (r *Request) setConnect(target []byte) error {
 // authority must be the Host field's: RFC 9112 lets it override Host, but not
 // every recipient knows that.
 func (r *Request) absolute(target []byte) ([]byte, error) {
-	scheme := 0
+	var scheme int
 	switch {
 	case len(target) > 7 && is(target[:7], "http://"):
 		scheme = 7
