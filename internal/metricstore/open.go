@@ -20,7 +20,8 @@ import (
 const damagedDir = "damaged"
 
 // openDB opens the database, putting aside what keeps it from opening: first
-// single blocks, then everything that was not yet in blocks.
+// single blocks, then the head's chunks (which the write-ahead log holds too),
+// then the write-ahead log.
 func (s *Store) openDB() error {
 	dir := s.opts.Dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -33,12 +34,14 @@ func (s *Store) openDB() error {
 	if err := lock.Lock(); err != nil {
 		return fmt.Errorf("the metric store in %s is in use by another process, or may not be written: %w", dir, err)
 	}
+	// Blocks are tried before the database is, which when it fails over a block
+	// leaves its write-ahead log open.
+	s.asideBlocks()
 	openErr := s.tryOpen()
-	if openErr != nil && s.asideBlocks() {
-		openErr = s.tryOpen()
-	}
-	if openErr != nil && s.asideHead(openErr) {
-		openErr = s.tryOpen()
+	for _, names := range [][]string{{"chunks_head"}, {"wal", "wbl"}} {
+		if openErr != nil && s.asideHead(names, openErr) {
+			openErr = s.tryOpen()
+		}
 	}
 	if openErr != nil {
 		return errors.Join(fmt.Errorf("open the metric store in %s: %w", dir, openErr), lock.Release())
@@ -76,10 +79,10 @@ func (s *Store) tryOpen() error {
 }
 
 // asideBlocks puts aside the blocks that cannot be opened.
-func (s *Store) asideBlocks() (moved bool) {
+func (s *Store) asideBlocks() {
 	entries, err := os.ReadDir(s.opts.Dir)
 	if err != nil {
-		return false
+		return // the database will say so
 	}
 	for _, e := range entries {
 		if _, err := ulid.ParseStrict(e.Name()); err != nil || !e.IsDir() {
@@ -89,16 +92,15 @@ func (s *Store) asideBlocks() (moved bool) {
 		if err == nil {
 			err = block.Close()
 		}
-		if err != nil && s.aside(e.Name(), err) {
-			moved = true
+		if err != nil {
+			s.aside(e.Name(), err)
 		}
 	}
-	return moved
 }
 
-// asideHead puts aside the samples that were not yet in blocks.
-func (s *Store) asideHead(cause error) (moved bool) {
-	for _, name := range []string{"wal", "wbl", "chunks_head"} {
+// asideHead puts aside files of samples that were not yet in blocks.
+func (s *Store) asideHead(names []string, cause error) (moved bool) {
+	for _, name := range names {
 		if _, err := os.Stat(filepath.Join(s.opts.Dir, name)); err == nil && s.aside(name, cause) {
 			moved = true
 		}
@@ -117,7 +119,7 @@ func (s *Store) aside(name string, cause error) bool {
 		s.opts.Log.Error("damaged metrics not put aside", "name", name, "error", err)
 		return false
 	}
-	s.damage = append(s.damage, fmt.Sprintf("%s could not be read (%v); it was moved to %s and its metrics are missing", name, cause, to))
+	s.damage = append(s.damage, fmt.Sprintf("%s could not be read (%v); it was moved to %s, and metrics that only it had are missing", name, cause, to))
 	return true
 }
 

@@ -1,0 +1,105 @@
+package metricstore
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// smallDisk is a file system of its own.
+func smallDisk(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("a tmpfs cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// While the disk is full, scraping stops to be stored and queries go on; when
+// there is space again, everything goes on by itself.
+func TestDiskFull(t *testing.T) {
+	disk := smallDisk(t, "64m")
+	r := start(t, Options{Dir: filepath.Join(disk, "metrics"), MinFreeBytes: 16 << 20})
+	a := newApp(t)
+	a.requests.WithLabelValues("200").Add(5)
+	r.SetTargets("apps", []Target{a.target(nil)})
+	r.awaitValue(`increase(requests_total[1h] anchored)`, 5)
+
+	ballast := filepath.Join(disk, "ballast")
+	f, err := os.Create(ballast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for chunk := make([]byte, 1<<20); err == nil; {
+		_, err = f.Write(chunk)
+	}
+	f.Close()
+	r.eventually("degraded", func() bool { return r.Degraded() != "" })
+	if d := r.Degraded(); !strings.Contains(d, "free some space") || !strings.Contains(d, disk) {
+		t.Error(d)
+	}
+	// What is stored can be asked for, and what happens meanwhile is counted
+	// by the target.
+	r.awaitValue(`increase(requests_total[1h] anchored)`, 5)
+	a.requests.WithLabelValues("200").Add(4)
+	if err := r.AppendFinal(t.Context(), "apps", a.target(nil), "text/plain;version=0.0.4", []byte("a 1\n")); err == nil {
+		t.Error("something was stored on a full disk")
+	}
+	stored := r.db.Head().MaxTime()
+	r.eventually("refused samples", func() bool { return r.metric("vitrine_metricstore_samples_refused_total") > 10 })
+	if now := r.db.Head().MaxTime(); now != stored {
+		t.Errorf("samples were stored on a full disk: %d, %d", stored, now)
+	}
+	if got := r.metric("vitrine_metricstore_degraded"); got != 1 {
+		t.Errorf("degraded metric %v", got)
+	}
+
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	r.eventually("recovered", func() bool { return r.Degraded() == "" })
+	r.awaitValue(`increase(requests_total[1h] anchored)`, 9)
+	r.awaitValue("up", 1)
+
+	// Nothing of this harms the next start.
+	r.stop()
+	s, err := Open(Options{Dir: filepath.Join(disk, "metrics")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if len(s.Damage()) > 0 {
+		t.Error(s.Damage())
+	}
+	got, err := s.Query(t.Context(), `increase(requests_total[1h] anchored)`, time.Now())
+	if err != nil || len(got) != 1 || got[0].Value != 9 {
+		t.Error(got, err)
+	}
+}
+
+// metric is the value of one of the store's own metrics.
+func (r *running) metric(name string) float64 {
+	r.t.Helper()
+	families, err := r.registry.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	r.t.Fatalf("no metric %s", name)
+	return 0
+}
