@@ -304,6 +304,7 @@ func (c *Case) Close() error {
 	<-c.done
 	c.ch.close()
 	c.listeners.close()
+	c.outbound.close()
 	return nil
 }
 

@@ -280,6 +280,11 @@ func origDstOf(oob []byte) (netip.AddrPort, bool) {
 		return netip.AddrPort{}, false
 	}
 	for i := range msgs {
+		// The library does not look at the length.
+		if h := msgs[i].Header; len(msgs[i].Data) < unix.SizeofSockaddrInet4 ||
+			h.Level == unix.SOL_IPV6 && len(msgs[i].Data) < unix.SizeofSockaddrInet6 {
+			continue
+		}
 		sa, err := unix.ParseOrigDstAddr(&msgs[i])
 		if err != nil {
 			continue
