@@ -176,13 +176,16 @@ func TestTCPBulkIsByteExact(t *testing.T) {
 	const size = 64 << 20
 	up, down := make(chan [32]byte, 1), bulk(1, size)
 	at := origin(t, func(c *net.TCPConn) {
+		written := make(chan struct{})
 		go func() {
+			defer close(written)
 			_, _ = io.Copy(c, bytes.NewReader(down))
 			c.CloseWrite()
 		}()
 		h := sha256.New()
 		_, _ = io.Copy(h, c)
 		up <- [32]byte(h.Sum(nil))
+		<-written
 	})
 	r := newRig(t, mesh.ProtocolTCP, at)
 	c := r.dial(t)

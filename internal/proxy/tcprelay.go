@@ -248,7 +248,11 @@ func (d *direction) splice() error {
 	}
 	for {
 		d.deadline = 0
-		_ = src.SetReadDeadline(time.Now().Add(spliceTime)) // fails only when closed, which the read reports
+		now := time.Now()
+		limit := d.r.limit()
+		stuck := now.Add(limit + limit/2)
+		_ = src.SetReadDeadline(now.Add(spliceTime)) // fails only when closed, which the read reports
+		_ = dst.SetWriteDeadline(stuck)              // as above
 		if d.r.forced.Load() || d.r.stop.Load() {
 			return os.ErrDeadlineExceeded
 		}
@@ -262,6 +266,9 @@ func (d *direction) splice() error {
 		case err == nil && n < spliceMax:
 			return io.EOF
 		case errors.Is(err, os.ErrDeadlineExceeded):
+			if !time.Now().Before(stuck) {
+				return err // what is in the pipe is lost
+			}
 			if n < spliceMin {
 				return nil
 			}
