@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -406,7 +407,7 @@ func TestWatchSkipsToTheLast(t *testing.T) {
 		switch s.Version {
 		case 1:
 			for i := range 5 {
-				p.SetWorkload(workload("a", "x", fmt.Sprint(i+1), true))
+				p.SetWorkload(workload("a", "x", strconv.Itoa(i+1), true))
 				p.publish()
 			}
 		case 6:

@@ -36,20 +36,22 @@ func newPlaneMetrics(start time.Time, version string) *planeMetrics {
 	m := &planeMetrics{
 		registry: prometheus.NewRegistry(),
 		services: prometheus.NewGauge(prometheus.GaugeOpts{Name: "pilot_services", Help: "Services known to the control plane."}),
-		inbound: prometheus.NewCounterVec(prometheus.CounterOpts{
+		inbound: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_inbound_updates", Help: "Changes received by the control plane, by kind.",
 		}, []string{"type"}),
-		triggers: prometheus.NewCounterVec(prometheus.CounterOpts{
+		triggers: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_push_triggers", Help: "Changes that lead to a push, by reason.",
 		}, []string{"type"}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_k8s_cfg_events", Help: "Configuration events, by kind of object.",
 		}, []string{"type", "event"}),
 		debounce: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "pilot_debounce_time", Help: "Seconds between the first change and its publication.",
 			Buckets: []float64{.01, .1, 1, 3, 5, 10, 20, 30},
 		}),
-		noIP: prometheus.NewCounter(prometheus.CounterOpts{Name: "pilot_no_ip", Help: "Services that got no virtual IP."}),
+		noIP: prometheus.NewCounter(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
+			Name: "pilot_no_ip", Help: "Services that got no virtual IP.",
+		}),
 		conflicts: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "vitrine_control_duplicate_services", Help: "Hosts that more than one source defines.",
 		}),

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,10 +20,12 @@ const (
 	defaultMaxBackoff = 5 * time.Second
 	firstBackoff      = 50 * time.Millisecond
 	// settleAfter is how long the client waits for more after a response of a
-	// control plane that does not say what its whole configuration is;
-	// settleAtMost bounds that wait.
+	// control plane that does not tell the fingerprint of its whole
+	// configuration; settleAtMost bounds that wait. One that tells it is given
+	// restAfter to send the rest, however busy the machine is.
 	settleAfter  = 20 * time.Millisecond
 	settleAtMost = 500 * time.Millisecond
+	restAfter    = 2 * time.Second
 	// lastGoodAfter is how long a starting client waits for a control plane
 	// that can be reached before it falls back on the last good configuration.
 	lastGoodAfter = 500 * time.Millisecond
@@ -103,26 +106,32 @@ func (c *Client) Run(ctx context.Context, apply func(*mesh.NodeConfig) error) er
 	c.load()
 	pause := firstBackoff
 	for ctx.Err() == nil {
-		useful, err := c.session(ctx)
-		c.store.rollback()
-		if ctx.Err() != nil {
-			break
-		}
-		c.note(func(s *ClientStatus) { s.Connected, s.LastError = false, err.Error() })
-		c.fallBack()
-		if useful {
+		if c.attempt(ctx) {
 			pause = firstBackoff
 		}
-		if useful || !c.failing {
-			c.opts.Log.Warn("no connection to the control plane, going on with the last configuration", "error", err)
-		}
-		c.failing = !useful
-		c.wait(ctx, pause/2+rand.N(pause/2+1))
+		c.wait(ctx, pause/2+rand.N(pause/2+1)) //nolint:gosec // jitter is no secret
 		pause = min(pause*2, c.opts.MaxBackoff)
 	}
 	c.note(func(s *ClientStatus) { s.Connected = false })
 	c.save()
 	return nil
+}
+
+// attempt is one connection to the control plane, from beginning to end. useful
+// tells that it brought something.
+func (c *Client) attempt(ctx context.Context) (useful bool) {
+	useful, err := c.session(ctx)
+	c.store.rollback()
+	if ctx.Err() != nil {
+		return useful
+	}
+	c.note(func(s *ClientStatus) { s.Connected, s.LastError = false, err.Error() })
+	c.fallBack()
+	if useful || !c.failing {
+		c.opts.Log.Warn("no connection to the control plane, going on with the last configuration", "error", err)
+	}
+	c.failing = !useful
+	return useful
 }
 
 // wait pauses and saves what is to be saved.
@@ -273,6 +282,7 @@ type reply struct {
 // means that reading failed.
 func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
 	c := s.client
+	c.store.forgetRefused()
 	if err := c.subscribe(s.stream); err != nil {
 		return err
 	}
@@ -288,7 +298,7 @@ func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
 				return nil
 			}
 			if complete := s.take(m); !complete {
-				settle.Reset(min(settleAfter, max(0, settleAtMost-time.Since(s.since))))
+				settle.Reset(s.patience(m))
 				continue
 			}
 			settle.Stop()
@@ -308,6 +318,14 @@ func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
 			save.Reset(saveAfter)
 		}
 	}
+}
+
+// patience is how long to wait for more after m.
+func (s *session) patience(m *envoy.DeltaDiscoveryResponse) time.Duration {
+	if strings.HasPrefix(m.SystemVersionInfo, fingerprintPrefix) {
+		return restAfter
+	}
+	return min(settleAfter, max(0, settleAtMost-time.Since(s.since)))
 }
 
 func stopped() *time.Timer {
@@ -346,7 +364,7 @@ func (s *session) take(m *envoy.DeltaDiscoveryResponse) (complete bool) {
 		r.err = errors.Join(errs...)
 	}
 	s.pending = append(s.pending, r)
-	return m.SystemVersionInfo != "" && m.SystemVersionInfo == store.seen.String()
+	return m.SystemVersionInfo == store.seen.String()
 }
 
 // settle puts what arrived in force and answers all responses.

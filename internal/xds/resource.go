@@ -40,6 +40,7 @@ func (k Kind) String() string {
 		return "wds"
 	case NDS:
 		return "nds"
+	case Kinds:
 	}
 	return mesh.Unknown
 }
@@ -67,6 +68,7 @@ func (k Kind) message() envoy.Message {
 		return &envoy.Workload{}
 	case NDS:
 		return &envoy.NameTable{}
+	case Kinds:
 	}
 	return nil
 }
@@ -108,8 +110,12 @@ func (f *Fingerprint) Add(k Kind, name, version string) { *f += mark(k, name, ve
 // Remove notes that the resource is no longer part of the configuration.
 func (f *Fingerprint) Remove(k Kind, name, version string) { *f -= mark(k, name, version) }
 
+// fingerprintPrefix tells a fingerprint from what other control planes may
+// write into system_version_info.
+const fingerprintPrefix = "vitrine-"
+
 // String is the form that system_version_info has.
-func (f Fingerprint) String() string { return strconv.FormatUint(uint64(f), 16) }
+func (f Fingerprint) String() string { return fingerprintPrefix + strconv.FormatUint(uint64(f), 16) }
 
 func mark(k Kind, name, version string) Fingerprint {
 	h := fnv.New64a()

@@ -13,8 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
 )
 
@@ -51,15 +49,13 @@ func dial(ctx context.Context, socket, path string) (*rpc, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the control plane (is it running?): %w", err)
 	}
-	transport := &http2.Transport{
-		AllowHTTP: true, DisableCompression: true,
-		ReadIdleTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: pingAfter,
+	transport := &http.Transport{
+		DialContext:        func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DisableCompression: true,
+		Protocols:          new(http.Protocols),
+		HTTP2:              &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout, WriteByteTimeout: pingAfter},
 	}
-	cc, err := transport.NewClientConn(conn)
-	if err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("open HTTP/2 to the control plane: %w", err)
-	}
+	transport.Protocols.SetUnencryptedHTTP2(true)
 	in, out := io.Pipe()
 	req := (&http.Request{
 		Method: http.MethodPost,
@@ -71,7 +67,7 @@ func dial(ctx context.Context, socket, path string) (*rpc, error) {
 	}).WithContext(ctx)
 	r := &rpc{conn: conn, out: out, answer: make(chan answer, 1)}
 	r.done.Go(func() {
-		resp, err := cc.RoundTrip(req)
+		resp, err := transport.RoundTrip(req) //nolint:bodyclose // close ends the connection, which belongs to this stream alone
 		r.answer <- answer{resp: resp, err: err}
 	})
 	return r, nil

@@ -116,6 +116,23 @@ func (s *store) committed(k Kind, name string) string {
 	return s.entries[k][name].version
 }
 
+// forgetRefused makes the store what a new stream is told that it is: resources
+// in their versions in force.
+func (s *store) forgetRefused() {
+	for k := range s.entries {
+		for name, e := range s.entries[k] {
+			if e.received == e.version {
+				continue
+			}
+			kept := entry{}
+			if e.value != nil {
+				kept = entry{value: e.value, version: e.version, received: e.version}
+			}
+			s.replace(Kind(k), name, e, kept)
+		}
+	}
+}
+
 // versions maps the names of a Kind to the versions that are in force.
 func (s *store) versions(k Kind) map[string]string {
 	out := make(map[string]string, len(s.entries[k]))

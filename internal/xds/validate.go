@@ -1,6 +1,7 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -72,7 +73,7 @@ func validRoute(r *mesh.Route) error {
 	var weights uint64
 	for _, c := range r.Clusters {
 		if c.Cluster == "" {
-			return fmt.Errorf("a cluster has no name")
+			return errors.New("a cluster has no name")
 		}
 		weights += uint64(c.Weight)
 	}
@@ -89,14 +90,14 @@ func validCluster(c *mesh.Cluster) error {
 	case c.ConnectTimeout < 0:
 		return fmt.Errorf("connect timeout %v is negative", c.ConnectTimeout)
 	case c.Type == mesh.ClusterLocal && c.Port == 0:
-		return fmt.Errorf("port of the program is missing")
+		return errors.New("port of the program is missing")
 	}
 	return nil
 }
 
 func validWorkload(w *mesh.Workload) error {
 	if w.Name == "" || w.Namespace == "" {
-		return fmt.Errorf("namespace or name is missing")
+		return errors.New("namespace or name is missing")
 	}
 	for _, a := range [...]netip.Addr{w.IP, w.CaseIP, w.CaseIP6} {
 		if a.Zone() != "" {

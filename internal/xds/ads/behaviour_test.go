@@ -272,14 +272,14 @@ func TestDeltaOrderAndNames(t *testing.T) {
 			t.Fatal(err)
 		}
 		k, _ := xds.KindOf(last.GetTypeUrl())
-		out := k.String()
+		out := []string{k.String()}
 		for _, r := range last.GetResources() {
-			out += " +" + strings.TrimSuffix(r.GetName(), ".default.svc.cluster.local")
+			out = append(out, "+"+strings.TrimSuffix(r.GetName(), ".default.svc.cluster.local"))
 		}
 		for _, name := range last.GetRemovedResources() {
-			out += " -" + strings.TrimSuffix(name, ".default.svc.cluster.local")
+			out = append(out, "-"+strings.TrimSuffix(name, ".default.svc.cluster.local"))
 		}
-		return out
+		return strings.Join(out, " ")
 	}
 	ack := func() {
 		ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: last.GetTypeUrl(), ResponseNonce: last.GetNonce()})
@@ -365,7 +365,7 @@ func TestStateOfTheWorld(t *testing.T) {
 	round(&discoverypb.DiscoveryRequest{TypeUrl: xds.NDS.TypeURL()}, 1)
 	names := []string{"outbound|80||svc-0001.default.svc.cluster.local"}
 	one := round(&discoverypb.DiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNames: names}, 1)
-	both := append(names, "outbound|80||svc-0000.default.svc.cluster.local")
+	both := slices.Concat(names, []string{"outbound|80||svc-0000.default.svc.cluster.local"})
 	two := round(&discoverypb.DiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNames: both, ResponseNonce: one.GetNonce(), VersionInfo: one.GetVersionInfo()}, 2)
 	if one.GetVersionInfo() == two.GetVersionInfo() {
 		t.Error("two different lists have one version")
@@ -427,8 +427,11 @@ func TestThousandServices(t *testing.T) {
 	p.serve(t, socket)
 	begin := time.Now()
 	n := startClient(t, socket, "node", "")
-	n.wants(t, cfg)
+	got := n.next(t)
 	full := time.Since(begin)
+	if diff := cmp.Diff(cfg, got, byValue); diff != "" {
+		t.Errorf("applied (-want +got):\n%s", diff)
+	}
 	sizes := metricsOf(t, p)
 
 	plane.RemoveWorkload("default/svc-0500-1")
@@ -439,8 +442,11 @@ func TestThousandServices(t *testing.T) {
 	}
 	begin = time.Now()
 	p.set(changed)
-	n.wants(t, changed)
+	got = n.next(t)
 	delta := time.Since(begin)
+	if diff := cmp.Diff(changed, got, byValue); diff != "" {
+		t.Errorf("applied (-want +got):\n%s", diff)
+	}
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	t.Logf("full push %v, one endpoint less %v, heap %d MB\n%s", full, delta, m.HeapAlloc>>20, sums(sizes))

@@ -27,10 +27,10 @@ func newServerMetrics() *serverMetrics {
 		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "pilot_xds", Help: "Proxies connected to the control plane.",
 		}, []string{"version"}),
-		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_xds_pushes", Help: "Responses sent to proxies, by type.",
 		}, []string{"type"}),
-		rejects: prometheus.NewCounterVec(prometheus.CounterOpts{
+		rejects: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_total_xds_rejects", Help: "Responses that proxies refused, by type.",
 		}, []string{"type"}),
 		size: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -41,7 +41,7 @@ func newServerMetrics() *serverMetrics {
 			Name: "pilot_proxy_convergence_time", Help: "Seconds from the publication of a change until a proxy has accepted it.",
 			Buckets: []float64{.1, .5, 1, 3, 5, 10, 20, 30},
 		}),
-		errors: prometheus.NewCounter(prometheus.CounterOpts{
+		errors: prometheus.NewCounter(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_total_xds_internal_errors", Help: "Configurations that could not be encoded.",
 		}),
 		stuck: prometheus.NewCounter(prometheus.CounterOpts{
