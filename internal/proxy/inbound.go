@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"time"
 
@@ -129,7 +130,7 @@ func (p *Proxy) unserved() []*bound {
 }
 
 // accept serves one inbound listener until it is closed.
-func (p *Proxy) accept(ctx context.Context, b *bound) {
+func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 	for {
 		nc, err := b.ln.AcceptTCP()
 		if err != nil {
@@ -143,7 +144,7 @@ func (p *Proxy) accept(ctx context.Context, b *bound) {
 			continue
 		}
 		source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
-		p.start(ctx, &conn{
+		p.start(ctx, serving, &conn{
 			p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,
 			source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port()),
 		})

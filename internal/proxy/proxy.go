@@ -33,9 +33,8 @@ type Proxy struct {
 	ready     bool
 	wake      chan struct{} // capacity 1: Run looks at listeners again
 
-	serving sync.WaitGroup // goroutines of connections
-	forced  atomic.Uint64
-	total   [2]atomic.Uint64 // connections accepted, by direction
+	forced atomic.Uint64
+	total  [2]atomic.Uint64 // connections accepted, by direction
 }
 
 // drainState is whether one direction drains, in a form to poll and one to wait for.
@@ -121,6 +120,8 @@ type Listener interface {
 func (p *Proxy) ServeOutbound(ctx context.Context, ln Listener) error {
 	stop := context.AfterFunc(ctx, func() { ln.Close() }) //nolint:errcheck // Accept reports the end
 	defer stop()
+	var serving sync.WaitGroup
+	defer serving.Wait()
 	for {
 		in, err := ln.Accept()
 		if err != nil {
@@ -135,21 +136,21 @@ func (p *Proxy) ServeOutbound(ctx context.Context, ln Listener) error {
 			continue
 		}
 		c := &conn{p: p, dir: mesh.Outbound, nc: in.Conn, local: in.OrigDst, source: in.Source, localhost: in.Localhost}
-		p.start(ctx, c)
+		p.start(ctx, &serving, c)
 	}
 	p.closeConns(mesh.Outbound)
-	p.serving.Wait()
 	return nil
 }
 
 // Run serves the inbound listeners and keeps time limits until ctx is done;
-// then it closes every connection, waits for what it started and returns nil.
+// then it closes the
+// inbound connections, waits for what it started and returns nil.
 func (p *Proxy) Run(ctx context.Context) error {
-	var wg sync.WaitGroup
+	var wg, serving sync.WaitGroup
 	wg.Go(func() { p.reap(ctx) })
 	for ctx.Err() == nil {
 		for _, b := range p.unserved() {
-			wg.Go(func() { p.accept(ctx, b) })
+			wg.Go(func() { p.accept(ctx, &serving, b) })
 		}
 		select {
 		case <-ctx.Done():
@@ -157,10 +158,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 		}
 	}
 	p.unbind()
+	wg.Wait() // nothing is accepted any more
 	p.closeConns(mesh.Inbound)
-	p.closeConns(mesh.Outbound)
-	p.serving.Wait()
-	wg.Wait()
+	serving.Wait()
 	p.sources.Close()
 	if s := p.snap.Load(); s != nil {
 		for _, c := range s.clusters {
@@ -171,13 +171,13 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // start registers c and serves it in a goroutine of its own.
-func (p *Proxy) start(ctx context.Context, c *conn) {
+func (p *Proxy) start(ctx context.Context, serving *sync.WaitGroup, c *conn) {
 	c.init()
 	p.mu.Lock()
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
 	p.total[c.dir].Add(1)
-	p.serving.Go(func() {
+	serving.Go(func() {
 		c.serve(ctx)
 		p.mu.Lock()
 		delete(p.conns, c)
