@@ -112,7 +112,7 @@ func listen(key bindKey) (*net.TCPListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ln.(*net.TCPListener), nil //nolint:errcheck // "tcp" gives nothing else
+	return ln.(*net.TCPListener), nil // "tcp" gives nothing else
 }
 
 // unserved takes the listeners that nobody accepts from yet.
