@@ -136,6 +136,31 @@ func TestRunForwardsSignals(t *testing.T) {
 	}
 }
 
+func TestFilesAndDirectoriesOfAPod(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("job", 1)
+	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
+	set.Containers[0].Args = []string{"sh", "-c", "cat /etc/shop.conf /etc/who; cat /srv/cache/note"}
+	set.Containers[0].Files = []mesh.File{
+		{Path: "/etc/shop.conf", Data: []byte("colour=blue\n"), Mode: 0o444},
+		{Path: "/etc/who", FieldPath: "metadata.namespace", Mode: 0o444},
+	}
+	set.Containers[0].Dirs = []mesh.Dir{{Path: "/srv/cache", Volume: "cache"}}
+	first := container("first")
+	first.Args = []string{"sh", "-c", "echo shared > /srv/cache/note"}
+	first.Dirs, first.Ports = set.Containers[0].Dirs, nil
+	set.InitContainers = []mesh.Container{first}
+	w.apply(t, set)
+	w.settled(t)
+	w.printed(t, "colour=blue")
+	w.printed(t, "defaultshared")
+	for _, path := range []string{"/etc/shop.conf", "/srv/cache"} {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is on the host: %v", path, err)
+		}
+	}
+}
+
 // TestRunOnATerminal presses Ctrl-C: the terminal sends SIGINT to the whole
 // foreground process group, so the proxy must not send it again.
 func TestRunOnATerminal(t *testing.T) {
@@ -214,7 +239,7 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(filepath.Join(binaries.dir, "program"), "-test.v", "-test.timeout=5m",
-		"-test.run=^(TestReplicas|TestScaleDown|TestCrash|TestProxyDeath|TestRun|TestAdoption|TestProbesOf|TestChildren|TestUsage)")
+		"-test.run=^(TestReplicas|TestScaleDown|TestCrash|TestProxyDeath|TestRun|TestAdoption|TestProbesOf|TestChildren|TestUsage|TestFiles)")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, binariesEnv+"="+binaries.dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}

@@ -339,6 +339,7 @@ func TestProbesOfRealPrograms(t *testing.T) {
 func TestLivenessRestartsARealProgram(t *testing.T) {
 	w := newWorld(t)
 	set := deployment("web", 1, "serve", "8080")
+	set.Containers[0].Startup = &mesh.Probe{TCP: &mesh.TCPProbe{Port: 8080}, Period: 20 * time.Millisecond, Timeout: 5 * time.Second, FailureThreshold: 1000}
 	set.Containers[0].Liveness = &mesh.Probe{
 		HTTP: &mesh.HTTPProbe{Port: 8080, Path: "/health"}, Period: 50 * time.Millisecond, Timeout: 5 * time.Second, FailureThreshold: 2,
 	}

@@ -27,7 +27,7 @@ func caseConfig(b *pod.Bootstrap) intercept.Config {
 	if !b.Foreground {
 		cfg.Hostname = w.Name
 	}
-	seen := map[string]bool{}
+	seen, dirs := map[string]bool{}, map[string]bool{}
 	for _, list := range [][]mesh.Container{b.Set.InitContainers, b.Set.Containers} {
 		for i := range list {
 			for _, f := range list[i].Files {
@@ -39,7 +39,13 @@ func caseConfig(b *pod.Bootstrap) intercept.Config {
 				if f.FieldPath != "" {
 					data = []byte(b.Field(f.FieldPath))
 				}
-				cfg.Files = append(cfg.Files, intercept.File{Path: f.Path, Data: data, Mode: fs.FileMode(f.Mode).Perm()})
+				cfg.Files = append(cfg.Files, intercept.File{Path: f.Path, Data: data, Mode: fs.FileMode(f.Mode).Perm(), Mount: f.Mount})
+			}
+			for _, d := range list[i].Dirs {
+				if !dirs[d.Path] {
+					dirs[d.Path] = true
+					cfg.Dirs = append(cfg.Dirs, intercept.Dir{Path: d.Path, Volume: d.Volume})
+				}
 			}
 		}
 	}

@@ -112,7 +112,7 @@ func validateContainers(set *mesh.WorkloadSet) []error {
 			errs = append(errs, fmt.Errorf("container %s: working directory %q must be an absolute path", c.Name, c.Dir))
 		}
 		for _, f := range c.Files {
-			if old, ok := files[f.Path]; ok && (!bytes.Equal(old.Data, f.Data) || old.Mode != f.Mode) {
+			if old, ok := files[f.Path]; ok && (!bytes.Equal(old.Data, f.Data) || old.Mode != f.Mode || old.Mount != f.Mount) {
 				errs = append(errs, fmt.Errorf("container %s: file %s differs between containers, which share one case: use different paths", c.Name, f.Path))
 			}
 			files[f.Path] = f

@@ -1,0 +1,181 @@
+package local
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+func TestPlan(t *testing.T) {
+	now := time.Unix(10000, 0)
+	at := func(s int) time.Time { return now.Add(time.Duration(s) * time.Second) }
+	for name, tc := range map[string]struct {
+		set  mesh.WorkloadSet
+		pods []replica
+		want decision
+	}{
+		"deployment starts all": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 3},
+			nil,
+			decision{start: []int{0, 0, 0}},
+		},
+		"deployment waits for readiness": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 1},
+			[]replica{{key: "a", hash: "new"}},
+			decision{},
+		},
+		"deployment is settled": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 1},
+			[]replica{{key: "a", hash: "new", ready: true}, {key: "b", hash: "old", stopping: true}},
+			decision{settled: true},
+		},
+		"roll begins with one more": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2},
+			[]replica{{key: "a", hash: "old", ready: true}, {key: "b", hash: "old", ready: true}},
+			decision{start: []int{0}},
+		},
+		"roll stops the youngest old one when the new one is ready": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2},
+			[]replica{
+				{key: "a", hash: "old", ready: true, created: at(1)},
+				{key: "b", hash: "old", ready: true, created: at(2)},
+				{key: "c", hash: "new", ready: true, created: at(3)},
+			},
+			decision{stop: []string{"b"}, start: []int{0}},
+		},
+		"roll replaces broken old ones at once": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2},
+			[]replica{{key: "a", hash: "old"}, {key: "b", hash: "old", ready: true}},
+			decision{stop: []string{"a"}, start: []int{0, 0}},
+		},
+		"scale down takes those that are not ready": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 1},
+			[]replica{{key: "a", hash: "new", created: at(1)}, {key: "b", hash: "new", ready: true, created: at(2)}},
+			decision{stop: []string{"a"}},
+		},
+		"stateful starts in order": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 3},
+			[]replica{{key: "s-0", hash: "new", ready: true}},
+			decision{start: []int{1}},
+		},
+		"stateful waits for the one before": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 3},
+			[]replica{{key: "s-0", hash: "new"}},
+			decision{},
+		},
+		"stateful rolls from the end": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 2},
+			[]replica{{key: "s-0", hash: "old", ready: true}, {key: "s-1", hash: "old", ready: true, ordinal: 1}},
+			decision{stop: []string{"s-1"}},
+		},
+		"stateful shrinks from the end": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 1},
+			[]replica{{key: "s-1", hash: "new", ready: true, ordinal: 1}, {key: "s-0", hash: "new", ready: true}},
+			decision{stop: []string{"s-1"}},
+		},
+		"job runs in parallel": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 2, Completions: 3, BackoffLimit: 6},
+			nil,
+			decision{start: []int{0, 0}},
+		},
+		"job does not start more than it needs": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 2, Completions: 3, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", ended: true, succeeded: true}, {key: "b", hash: "new", ended: true, succeeded: true}},
+			decision{start: []int{0}},
+		},
+		"job is done": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", ended: true, succeeded: true}},
+			decision{settled: true},
+		},
+		"job backs off after failures": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 6},
+			[]replica{
+				{key: "a", hash: "new", ended: true, finished: at(-30)},
+				{key: "b", hash: "new", ended: true, finished: at(-5)},
+			},
+			decision{again: 15 * time.Second},
+		},
+		"job is given up": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 2, BackoffLimit: 1},
+			[]replica{
+				{key: "a", hash: "new", ended: true},
+				{key: "b", hash: "new", ended: true},
+				{key: "c", hash: "new", ready: true},
+			},
+			decision{stop: []string{"c"}},
+		},
+		"job counts restarts in place": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 2},
+			[]replica{{key: "a", hash: "new", restarts: 3}},
+			decision{stop: []string{"a"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := plan(&tc.set, "new", tc.pods, now)
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(decision{})); diff != "" {
+				t.Errorf("decision (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestNames(t *testing.T) {
+	set := mesh.WorkloadSet{Kind: mesh.KindDeployment, Namespace: "default", Name: "web-app", Replicas: 3}
+	hash := templateHash(&set, "")
+	if strings.Trim(hash, alphabet) != "" || hash == "" {
+		t.Errorf("hash %q", hash)
+	}
+	more := set
+	more.Replicas, more.Source = 5, "b.yaml:1"
+	if templateHash(&more, "") != hash {
+		t.Error("the number of replicas changes the template")
+	}
+	more.Labels = map[string]string{"version": "v2"}
+	if templateHash(&more, "") == hash || templateHash(&set, "now") == hash {
+		t.Error("labels and restarts do not change the template")
+	}
+	name := podName(&set, hash, 0)
+	if rest, ok := strings.CutPrefix(name, "web-app-"+hash+"-"); !ok || len(rest) != 5 || strings.Trim(rest, alphabet) != "" {
+		t.Errorf("pod name %q", name)
+	}
+	set.Name = strings.Repeat("x", 63)
+	if n := len(podName(&set, hash, 0)); n != 63 {
+		t.Errorf("pod name of a long name has %d bytes", n)
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	for _, tc := range []struct {
+		in   string
+		n    int
+		want string
+	}{
+		{"a\nb\nc\n", 2, "b\nc\n"},
+		{"a\nb\nc", 2, "b\nc"},
+		{"a\nb\nc\n", 3, "a\nb\nc\n"},
+		{"a\nb\nc\n", 9, "a\nb\nc\n"},
+		{"a\nb\nc\n", 0, ""},
+		{"a\nb", 0, ""},
+		{"", 3, ""},
+	} {
+		if got := string(lastLines([]byte(tc.in), tc.n)); got != tc.want {
+			t.Errorf("last %d lines of %q are %q, want %q", tc.n, tc.in, got, tc.want)
+		}
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	line := "42 (a) b) S 7 42 42 0 -1 4194560 100 200 0 0 11 12 13 14 20 0 1 0 5555 1000 20"
+	got, ok := parseStat([]byte(line))
+	if want := (procStat{ppid: 7, own: 23, reaped: 27}); !ok || got != want {
+		t.Errorf("parsed %+v %v, want %+v", got, ok, want)
+	}
+	if _, ok := parseStat([]byte("42 (a) S 7")); ok {
+		t.Error("a short line is accepted")
+	}
+}
