@@ -361,4 +361,3 @@ func TestPromQLSuite(t *testing.T) {
 	opts.NoStepSubqueryIntervalFn = func(int64) int64 { return time.Minute.Milliseconds() }
 	promqltest.RunBuiltinTests(t, promql.NewEngine(opts))
 }
-

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -25,19 +26,19 @@ import (
 // it is killed, and print each number after it was committed.
 const writerEnv = "VITRINE_TEST_WRITER_DIR"
 
-func writeUntilKilled(dir string) {
+func writeUntilKilled(out io.Writer, dir string) {
 	s, err := Open(Options{Dir: dir})
 	if err != nil {
-		fmt.Println("error:", err)
+		fmt.Fprintln(out, "error:", err)
 		return
 	}
 	at := time.Now().UnixMilli()
 	for i := 1; ; i++ {
 		if err := write(s, at+int64(i), 50, float64(i)); err != nil {
-			fmt.Println("error:", err)
+			fmt.Fprintln(out, "error:", err)
 			return
 		}
-		fmt.Println(i)
+		fmt.Fprintln(out, i)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(writerEnv); dir != "" {
-		writeUntilKilled(dir)
+		writeUntilKilled(os.Stdout, dir)
 		return
 	}
 	goleak.VerifyTestMain(m)
