@@ -40,6 +40,31 @@ func (s *Store) AppendFinal(ctx context.Context, job string, t Target, contentTy
 	if err != nil {
 		return err
 	}
+	// The target may be scraped at the same time. Samples of that scrape, whose
+	// times Prometheus moves by some milliseconds, must not stand in the way.
+	now := time.Now().UnixMilli()
+	for range finalAttempts {
+		if err = s.tryFinal(ctx, target, contentType, exposition, now); !overtaken(err) {
+			return err
+		}
+		now = max(now+finalStep, time.Now().UnixMilli())
+	}
+	return err
+}
+
+// A final exposition that was overtaken by scrapes is stored a little later,
+// in milliseconds, so many times.
+const (
+	finalStep     = 5
+	finalAttempts = 20
+)
+
+// overtaken says that newer samples, or others of the same time, are stored.
+func overtaken(err error) bool {
+	return errors.Is(err, storage.ErrOutOfOrderSample) || errors.Is(err, storage.ErrDuplicateSampleForTimestamp)
+}
+
+func (s *Store) tryFinal(ctx context.Context, target labels.Labels, contentType string, exposition []byte, now int64) error {
 	parser, err := textparse.New(exposition, contentType, labels.NewSymbolTable(), textparse.ParserOptions{
 		IgnoreNativeHistograms:  true,
 		OpenMetricsSkipSTSeries: true,
@@ -48,7 +73,7 @@ func (s *Store) AppendFinal(ctx context.Context, job string, t Target, contentTy
 		return fmt.Errorf("content type %q: %w", contentType, err)
 	}
 	app := s.writable.AppenderV2(ctx)
-	if err := appendFinal(app, parser, target, time.Now().UnixMilli()); err != nil {
+	if err := appendFinal(app, parser, target, now); err != nil {
 		return errors.Join(err, app.Rollback())
 	}
 	if err := app.Commit(); err != nil {
@@ -101,8 +126,6 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 		switch {
 		case err == nil:
 			series = append(series, finalSample{ref, lset})
-		case errors.Is(err, storage.ErrOutOfOrderSample), errors.Is(err, storage.ErrDuplicateSampleForTimestamp):
-			// A scrape of this very moment has been stored already.
 		default:
 			if _, partial := errors.AsType[*storage.AppendPartialError](err); !partial {
 				return fmt.Errorf("append %s: %w", lset, err)

@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	promlabels "github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/storage"
 	"go.uber.org/goleak"
 )
 
@@ -272,6 +274,37 @@ func TestAppendFinalAfterScrapes(t *testing.T) {
 	r.SetTargets("apps", nil)
 	r.awaitValue(`increase(requests_total{code="200"}[1m] anchored)`, 5)
 	r.awaitValue(`increase(requests_total{code="503"}[1m] anchored)`, 9)
+	r.eventually("series ended", func() bool {
+		_, ok := r.value(`count(requests_total)`)
+		return !ok
+	})
+}
+
+// The last exposition arrives while the target is still being scraped: scrapes
+// of the same moment do not keep it out.
+func TestAppendFinalBetweenScrapes(t *testing.T) {
+	r := start(t, Options{})
+	target := Target{Address: "127.0.0.1:15020"}
+	labels, err := r.scrapeLabels("apps", target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Samples of the next 12 ms, as a scrape whose time was aligned stores them.
+	b := promlabels.NewBuilder(labels)
+	b.Set("__name__", "requests_total")
+	app := r.writable.AppenderV2(t.Context())
+	for ms := range int64(12) {
+		if _, err := app.Append(0, b.Labels(), 0, time.Now().UnixMilli()+ms, 3, nil, nil, storage.AppendV2Options{}); err != nil && ms > 0 {
+			t.Fatal(err)
+		}
+	}
+	if err := app.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.AppendFinal(t.Context(), "apps", target, "text/plain;version=0.0.4", []byte("requests_total 8\n")); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitValue(`last_over_time(requests_total[1m])`, 8)
 	r.eventually("series ended", func() bool {
 		_, ok := r.value(`count(requests_total)`)
 		return !ok
