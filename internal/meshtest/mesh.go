@@ -1,0 +1,248 @@
+package meshtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+)
+
+// User is an ordinary user id that tests running as root use; it needs no entry
+// in the machine's list of users.
+const User = 1001
+
+// Options says what mesh to start.
+type Options struct {
+	YAML   string        // manifest, written to mesh.yaml in Dir; or
+	Files  []string      // manifest files
+	Rules  []string      // Prometheus rule files
+	Scrape time.Duration // default 500 ms
+	// AsUser runs everything as the ordinary user User if the test is root.
+	AsUser bool
+}
+
+// Mesh is a running mesh.
+type Mesh struct {
+	Dir        string // of this mesh; the mesh's user may write it
+	Client     *daemon.Client
+	Prometheus string // base URL of the query API
+	Control    string // base URL of the control plane's metrics
+
+	t          testing.TB
+	bin        *Binaries
+	cmd        *exec.Cmd
+	log        *logBuffer
+	credential *syscall.Credential
+	namespaces map[string]bool // of our programs, as /proc/PID/ns/net names them
+	stopped    bool
+}
+
+// Start starts a mesh and waits until every program is ready. At the end of the
+// test it is stopped, and everything it made must be gone.
+func Start(t testing.TB, b *Binaries, o Options) *Mesh {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vt-") // short: the paths of Unix sockets are bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Mesh{Dir: dir, t: t, bin: b, log: &logBuffer{}, namespaces: map[string]bool{}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the mesh's output:\n%s", m.log)
+		}
+		os.RemoveAll(dir)
+	})
+	if o.AsUser && os.Geteuid() == 0 {
+		m.credential = &syscall.Credential{Uid: User, Gid: User}
+		if err := os.Chown(dir, User, User); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if o.YAML != "" {
+		o.Files = append(o.Files, m.WriteFile("mesh.yaml", o.YAML))
+	}
+	args := []string{
+		"up", "--run-dir", m.runDir(), "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
+		"--control-addr", "127.0.0.1:0", "--scrape-interval", max(o.Scrape, 500*time.Millisecond).String(),
+	}
+	for _, f := range o.Files {
+		args = append(args, "-f", f)
+	}
+	for _, f := range o.Rules {
+		args = append(args, "--rules", f)
+	}
+	m.cmd = m.command(args...)
+	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
+	if err := m.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Stop)
+	m.Client = daemon.NewClient(m.runDir())
+	m.WaitSettled()
+	return m
+}
+
+func (m *Mesh) runDir() string { return filepath.Join(m.Dir, "run") }
+
+// WriteFile writes a file that the mesh's user may read and returns its path.
+func (m *Mesh) WriteFile(name, content string) string {
+	m.t.Helper()
+	path := filepath.Join(m.Dir, name)
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil { //nolint:gosec // another user reads it
+		m.t.Fatal(err)
+	}
+	return path
+}
+
+// MakeDir makes a directory that the programs of the mesh may write to.
+func (m *Mesh) MakeDir(name string) string {
+	m.t.Helper()
+	return MakeDir(m.t, filepath.Join(m.Dir, name))
+}
+
+// MakeDir makes a directory that everybody may write to.
+func MakeDir(t testing.TB, path string) string {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil { //nolint:gosec // programs of another user write there
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // as above
+		t.Fatal(err)
+	}
+	return path
+}
+
+// command is one of vitrine as the mesh's user.
+func (m *Mesh) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(m.bin.Path("vitrine"), args...) //nolint:noctx // ended by signal
+	cmd.Dir = m.Dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.credential, Pdeathsig: syscall.SIGKILL}
+	if m.credential != nil {
+		cmd.Env = append(os.Environ(), "HOME="+m.Dir, "XDG_RUNTIME_DIR=", "XDG_DATA_HOME=")
+	}
+	return cmd
+}
+
+// CLI runs `vitrine ARGS` for this mesh and returns what it prints.
+func (m *Mesh) CLI(args ...string) string {
+	m.t.Helper()
+	cmd := m.command(append([]string{"--run-dir", m.runDir()}, args...)...)
+	var out, errOut strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errOut
+	if err := cmd.Run(); err != nil {
+		m.t.Fatalf("vitrine %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errOut.String())
+	}
+	return out.String()
+}
+
+// WaitSettled waits until every program is ready, or has ended for good, and
+// every proxy has its configuration.
+func (m *Mesh) WaitSettled() {
+	m.t.Helper()
+	Eventually(m.t, 90*time.Second, func() error {
+		s, err := m.Client.Status(m.t.Context())
+		if err != nil {
+			return err
+		}
+		m.Prometheus, m.Control = s.Prometheus, s.Control
+		if !s.Settled {
+			return fmt.Errorf("%d of %d workloads are ready", s.Ready, s.Workloads)
+		}
+		pods, err := m.Client.Pods(m.t.Context())
+		if err != nil {
+			return err
+		}
+		for i := range pods {
+			if p := &pods[i]; !p.Proxy.Synced {
+				return fmt.Errorf("the proxy of %s has no configuration yet", p.Name)
+			}
+		}
+		return nil
+	})
+	m.remember()
+}
+
+// Pods lists the workloads that run.
+func (m *Mesh) Pods() []daemon.Pod {
+	m.t.Helper()
+	pods, err := m.Client.Pods(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return pods
+}
+
+// remember notes the network namespaces of all programs that run now.
+func (m *Mesh) remember() {
+	own, _ := os.Readlink("/proc/self/ns/net")
+	pods, err := m.Client.Pods(context.Background())
+	if err != nil {
+		m.t.Errorf("list the pods: %v", err)
+	}
+	for i := range pods {
+		for _, pid := range pods[i].PIDs {
+			if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && ns != own {
+				m.namespaces[ns] = true
+			}
+		}
+	}
+}
+
+// Stop ends the mesh as Ctrl-C does and wants nothing to be left. It may be
+// called twice.
+func (m *Mesh) Stop() {
+	m.t.Helper()
+	if m.stopped {
+		return
+	}
+	m.stopped = true
+	if m.Prometheus != "" {
+		m.remember()
+	}
+	// The process is ours and not yet waited for, so its id is still its own.
+	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		m.t.Errorf("stop the mesh: %v", err)
+	}
+	kill := time.AfterFunc(60*time.Second, func() { _ = m.cmd.Process.Kill() })
+	err := m.cmd.Wait()
+	if !kill.Stop() {
+		err = errors.Join(err, errors.New("it did not end within a minute"))
+	}
+	if err != nil {
+		m.t.Errorf("the mesh ended with %v", err)
+	}
+	m.wantNothingLeft()
+}
+
+// logBuffer keeps the end of what a mesh prints.
+type logBuffer struct {
+	mu   sync.Mutex
+	data []byte
+}
+
+const keptLog = 32 << 10
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.data = append(l.data, p...)
+	if n := len(l.data) - keptLog; n > 0 {
+		l.data = append(l.data[:0], l.data[n:]...)
+	}
+	return len(p), nil
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.data)
+}
