@@ -118,7 +118,7 @@ func TestPackageComments(t *testing.T) {
 				continue
 			}
 			code = true
-			if file.Doc != nil {
+			if file.Doc.Text() != "" { // a linter directive alone is none
 				n++
 			}
 		}

@@ -1,4 +1,5 @@
-//nolint:staticcheck // x/net/http2 points to net/http, which cannot take over a connection that is accepted and sniffed already
+//lint:file-ignore SA1019 x/net/http2 points to net/http, which cannot take over a connection that is accepted and sniffed already
+//nolint:staticcheck // as above, for golangci-lint
 package proxy
 
 import (

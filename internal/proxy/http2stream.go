@@ -1,4 +1,5 @@
-//nolint:staticcheck // see http2.go
+//lint:file-ignore SA1019 see http2.go
+//nolint:staticcheck // as above, for golangci-lint
 package proxy
 
 import (
