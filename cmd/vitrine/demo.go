@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -44,7 +46,8 @@ func (c *cli) demo(ctx context.Context, cfg daemon.Config, duration time.Duratio
 		return err
 	}
 	// The shop's own output would drown what is said here: `vitrine logs` has it.
-	m, err := daemon.New(cfg, daemon.IO{Progress: c.out, Log: log, Missing: true})
+	ledger := new(daemon.LedgerReader)
+	m, err := daemon.New(cfg, daemon.IO{Output: ledger, Progress: c.out, Log: log, Force: c.force, Demo: true})
 	if err != nil {
 		return err
 	}
@@ -52,56 +55,87 @@ func (c *cli) demo(ctx context.Context, cfg daemon.Config, duration time.Duratio
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	err = c.demoStory(ctx, duration, ended)
+	err = c.demoStory(ctx, m, ledger, duration, ended)
 	cancel()
-	if end := <-ended; err == nil {
-		err = end
-	}
-	return err
+	return errors.Join(err, <-ended)
 }
 
 // demoStory waits for the shop, says what to try, and after duration prints the
-// summary. It puts the end of the mesh back into ended if it sees it.
-func (c *cli) demoStory(ctx context.Context, duration time.Duration, ended chan error) error {
+// summary. If the mesh ends meanwhile, it puts its error back into ended.
+func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *daemon.LedgerReader, duration time.Duration, ended chan error) error {
 	began := time.Now()
-	s, err := daemon.WaitReady(ctx, c.runDir, ended, c.out)
-	if err != nil || ctx.Err() != nil {
-		return err
-	}
-	fmt.Fprintf(c.out, "ready after %.1f s\n", time.Since(began).Seconds())
-	fmt.Fprintf(c.out, demoText, s.Prometheus, s.Prometheus)
-	if duration <= 0 {
-		fmt.Fprintln(c.out, "Ctrl-C stops everything.")
+	fmt.Fprintln(c.out, "starting the shop")
+	// over waits for one of the usual ends, or until time has come.
+	over := func(until <-chan time.Time, done <-chan struct{}) bool {
 		select {
 		case <-ctx.Done():
 		case err := <-ended:
 			ended <- err
+		case <-until:
+			return false
+		case <-done:
+			return false
 		}
+		return true
+	}
+	if over(nil, m.Settled()) {
 		return nil
 	}
+	s := m.Status()
+	fmt.Fprintf(c.out, "ready after %.1f s\n", time.Since(began).Seconds())
+	c.printDemo(&s)
+	if duration <= 0 {
+		fmt.Fprintln(c.out, "Ctrl-C stops everything.")
+		over(nil, nil)
+		return nil
+	}
+	fmt.Fprintf(c.out, "It ends by itself after %s; Ctrl-C ends it now.\n", duration)
 	timer := time.NewTimer(duration)
 	defer timer.Stop()
-	select {
-	case <-ctx.Done():
+	if over(timer.C, nil) {
 		return nil
-	case err := <-ended:
-		ended <- err
-		return nil
-	case <-timer.C:
 	}
 	fmt.Fprintf(c.out, "\nWhat happened in the last %s:\n\n", duration.Round(time.Second))
-	return daemon.WriteGraph(ctx, c.runDir, daemon.GraphQuery{Window: duration, At: time.Now()}, "table", c.out)
+	err := daemon.WriteGraph(ctx, c.runDir, daemon.GraphQuery{Window: max(duration, time.Second), At: time.Now()}, "table", c.out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(c.out, "\nThe load stops. Its own ledger of requests, beside what the proxies at both ends counted:")
+	return m.AuditLoad(ctx, ledger, c.out)
 }
 
-const demoText = `
-open   http://127.0.0.1:8080/     the shop
-       %s      metrics, targets (/targets), PromQL (/api/v1)
-try    bin/vitrine graph                 who calls whom, how often, how fast
-       bin/vitrine ps -o wide            the programs and their proxies
-       bin/vitrine query 'sum(rate(istio_requests_total{reporter="destination"}[1m])) by (destination_service, response_code)'
-       bin/vitrine logs -f web
-       curl '127.0.0.1:8080/switch?slow=on'     make a part of the shop slow, then look at the graph again
-       curl '127.0.0.1:8080/switch?fail=on'     make payments fail (slow=off, fail=off to mend)
-data   %s/api/v1/query?query=istio_requests_total
+// printDemo says what to open and to try, each line as it can be typed.
+func (c *cli) printDemo(s *daemon.Status) {
+	vitrine := os.Args[0]
+	if c.runDir != "" {
+		vitrine += " --run-dir " + c.runDir
+	}
+	shop, ledger := "", ""
+	for _, o := range s.Published {
+		switch o.Service {
+		case "web.default":
+			shop = o.URL
+		case "load.default":
+			ledger = o.URL + "/ledger"
+		}
+	}
+	fmt.Fprintf(c.out, `
+open   %[2]s/
+         the shop
+       %[3]s/targets
+         Prometheus: what is scraped; PromQL below /api/v1
+       %[4]s
+         what the load sent, to compare with what was counted
+try    %[1]s graph
+         who calls whom, how often, how fast
+       %[1]s ps -o wide
+         the programs and their proxies
+       %[1]s query 'sum by (destination_app, response_code) (rate(istio_requests_total{reporter="destination"}[1m]))'
+       %[1]s logs -f web
+       curl '%[2]s/switch?slow=on'
+         makes one version of the catalog slow: look at the graph again
+       curl '%[2]s/switch?fail=on'
+         makes payments fail (slow=off and fail=off mend it)
 
-`
+`, vitrine, shop, s.Prometheus, ledger)
+}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -31,33 +32,48 @@ type cli struct {
 	out, errOut io.Writer
 	runDir      string
 	logLevel    string
+	force       <-chan struct{} // closed by the second Ctrl-C
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	force := make(chan struct{})
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		close(force)
+	}()
+	c := &cli{stdin: os.Stdin, out: os.Stdout, errOut: os.Stderr, force: force}
+	os.Exit(c.run(ctx, os.Args[1:]))
 }
 
 // run executes one command line and returns the exit status: 0 success,
 // 1 failure, 2 wrong usage.
-func run(ctx context.Context, args []string, stdin *os.File, out, errOut io.Writer) int {
-	c := &cli{stdin: stdin, out: out, errOut: errOut}
-	root := c.rootCommand()
+func (c *cli) run(ctx context.Context, args []string) int {
+	root, errOut := c.rootCommand(), c.errOut
 	root.SetArgs(args)
-	root.SetOut(out)
+	root.SetOut(c.out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
 	var exit exitError
 	var usage usageError
+	var config *daemon.ConfigError
 	switch {
 	case err == nil:
 		return 0
 	case errors.As(err, &exit):
 		return int(exit)
 	case errors.As(err, &usage):
-		fmt.Fprintf(errOut, "vitrine: %v\nSee 'vitrine %s --help'.\n", err, usage.command)
+		command := strings.TrimSpace("vitrine " + usage.command)
+		fmt.Fprintf(errOut, "vitrine: %v\nSee `%s --help`.\n", err, command)
+		return 2
+	case errors.As(err, &config):
+		for _, reason := range config.Reasons {
+			fmt.Fprintf(errOut, "vitrine: %v\n", reason)
+		}
 		return 2
 	}
 	fmt.Fprintf(errOut, "vitrine: %v\n", err)
@@ -97,6 +113,18 @@ func (c *cli) rootCommand() *cobra.Command {
 		c.doctorCommand(), c.versionCommand(),
 	)
 	wrapArgErrors(root)
+	root.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		err := fmt.Errorf("unknown command %q", args[0])
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			err = fmt.Errorf("%w; did you mean %s?", err, strings.Join(near, " or "))
+		}
+		return usageError{err: err}
+	}
+	root.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	root.SuggestionsMinimumDistance = 2
 	return root
 }
 

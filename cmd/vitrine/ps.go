@@ -56,19 +56,12 @@ func (c *cli) printPods(pods []daemon.Pod, wide bool) error {
 	for _, p := range pods {
 		ready := 0
 		for _, container := range p.Containers {
-			if container.State == "Running" {
+			if container.Ready {
 				ready++
 			}
 		}
-		if !p.Ready {
-			ready = 0
-		}
-		status := p.Phase
-		if p.Reason != "" {
-			status = p.Reason
-		}
 		row := []string{
-			p.Namespace, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Containers)), status,
+			p.Namespace, p.Name, fmt.Sprintf("%d/%d", ready, len(p.Containers)), p.Status,
 			strconv.Itoa(p.Restarts), age(time.Since(p.Started)), p.IP,
 		}
 		if wide {
@@ -93,18 +86,19 @@ func proxyState(s daemon.ProxyState) string {
 }
 
 func (c *cli) logsCommand() *cobra.Command {
-	var follow bool
-	var tail int
+	var r daemon.LogRequest
 	cmd := &cobra.Command{
 		Use: "logs [flags] [POD | WORKLOAD | NAMESPACE/NAME]...", Short: "Print what the programs wrote",
 		Long: "Print what the programs of the named pods or workloads wrote to stdout and stderr; of all if none is named.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return c.client().Logs(cmd.Context(), c.out, args, follow, tail)
+			r.Targets = args
+			return c.client().Logs(cmd.Context(), c.out, r)
 		},
 		ValidArgsFunction: c.completePods,
 	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on printing until interrupted")
-	cmd.Flags().IntVar(&tail, "tail", -1, "only the last N lines of each program")
+	cmd.Flags().BoolVarP(&r.Follow, "follow", "f", false, "go on printing until interrupted")
+	cmd.Flags().IntVar(&r.Tail, "tail", -1, "only the last N lines of each program")
+	cmd.Flags().StringVarP(&r.Container, "container", "c", "", "only this container; istio-proxy is the log of the workload's proxy")
 	return cmd
 }
 

@@ -56,7 +56,7 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 	}
 	client := c.client()
 	if _, err := client.Status(ctx); errors.Is(err, daemon.ErrNotRunning) {
-		if _, err := daemon.StartDetached(ctx, cfg, c.logLevel, c.errOut); err != nil {
+		if _, err := daemon.StartDetached(ctx, cfg, c.logLevel, nil, c.errOut); err != nil {
 			return err
 		}
 		fmt.Fprintln(c.errOut, "vitrine: started a mesh in the background; `vitrine down` stops it")

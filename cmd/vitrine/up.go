@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -54,20 +57,32 @@ func (c *cli) upCommand() *cobra.Command {
 
 // up runs the control plane in the foreground until ctx ends.
 func (c *cli) up(ctx context.Context, cfg daemon.Config) error {
-	m, err := c.newMesh(cfg)
+	m, err := c.newMesh(cfg, c.stdin)
 	if err != nil {
 		return err
 	}
 	return m.Run(ctx)
 }
 
+// readStdin reads standard input if files name it.
+func (c *cli) readStdin(files []string) ([]byte, error) {
+	if !slices.Contains(files, "-") {
+		return nil, nil
+	}
+	data, err := io.ReadAll(c.stdin)
+	if err != nil {
+		return nil, fmt.Errorf("read standard input: %w", err)
+	}
+	return data, nil
+}
+
 // newMesh validates the configuration and loads the files; nothing is started.
-func (c *cli) newMesh(cfg daemon.Config) (*daemon.Mesh, error) {
+func (c *cli) newMesh(cfg daemon.Config, stdin io.Reader) (*daemon.Mesh, error) {
 	log, err := c.logger()
 	if err != nil {
 		return nil, err
 	}
-	m, err := daemon.New(cfg, daemon.IO{Stdin: c.stdin, Output: c.out, Progress: c.errOut, Log: log})
+	m, err := daemon.New(cfg, daemon.IO{Stdin: stdin, Output: c.out, Progress: c.errOut, Log: log, Force: c.force})
 	if err != nil {
 		if bad, ok := errors.AsType[*daemon.ManifestError](err); ok {
 			for _, line := range bad.Lines {
@@ -82,13 +97,22 @@ func (c *cli) newMesh(cfg daemon.Config) (*daemon.Mesh, error) {
 // detach starts the same command in the background and waits until it settles.
 func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
 	// Mistakes in the files are told here, not in a log file.
-	if _, err := c.newMesh(cfg); err != nil {
-		return err
-	}
-	s, err := daemon.StartDetached(ctx, cfg, c.logLevel, c.errOut)
+	stdin, err := c.readStdin(cfg.Files)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "mesh is up: %d workloads, %d services, Prometheus on %s\n", s.Workloads, s.Services, s.Prometheus)
+	if _, err := c.newMesh(cfg, bytes.NewReader(stdin)); err != nil {
+		return err
+	}
+	s, err := daemon.StartDetached(ctx, cfg, c.logLevel, stdin, c.errOut)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.out, "the mesh is up: %d workloads, %d services\n", s.Workloads, s.Services)
+	for _, o := range s.Published {
+		fmt.Fprintf(c.out, "  %s  %s\n", o.URL, o.Service)
+	}
+	fmt.Fprintf(c.out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
+	fmt.Fprintln(c.out, "`vitrine down` stops it")
 	return nil
 }

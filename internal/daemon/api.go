@@ -22,6 +22,13 @@ type Status struct {
 	Workloads  int       `json:"workloads"`
 	Ready      int       `json:"ready"`   // workloads that are ready
 	Settled    bool      `json:"settled"` // every wanted workload is ready or has ended for good
+	Published  []Opening `json:"published"`
+}
+
+// Opening is an address of this machine that leads to a service.
+type Opening struct {
+	URL     string `json:"url"`
+	Service string `json:"service"` // NAME.NAMESPACE
 }
 
 // Pod is one workload as `vitrine ps` shows it.
@@ -35,7 +42,9 @@ type Pod struct {
 	IP         string            `json:"ip"`
 	Ports      []uint16          `json:"ports"`
 	Phase      string            `json:"phase"`
+	Status     string            `json:"status"` // one word for all of it, kubectl's STATUS column
 	Reason     string            `json:"reason,omitempty"`
+	Message    string            `json:"message,omitempty"`
 	Ready      bool              `json:"ready"`
 	Restarts   int               `json:"restarts"`
 	Started    time.Time         `json:"started"`
@@ -49,11 +58,15 @@ type Pod struct {
 type Container struct {
 	Name     string    `json:"name"`
 	State    string    `json:"state"`
+	Ready    bool      `json:"ready"`
 	Reason   string    `json:"reason,omitempty"`
+	Message  string    `json:"message,omitempty"`
 	PID      int       `json:"pid,omitempty"`
 	Restarts int       `json:"restarts"`
-	ExitCode *int      `json:"exitCode,omitempty"`
 	Started  time.Time `json:"started,omitzero"`
+	// How the program ended last, if it did.
+	ExitCode  *int   `json:"exitCode,omitempty"`
+	LastError string `json:"lastError,omitempty"` // why it could not be started
 }
 
 // ProxyState says whether a workload's proxy has the current configuration.

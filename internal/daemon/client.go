@@ -73,11 +73,21 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (RunResponse, error) {
 	return out, c.call(ctx, http.MethodPost, "/v1/run", r, &out)
 }
 
-// Logs copies the output of the workloads that the targets name to w, each
-// line prefixed by pod and container if there are several. With follow it goes
-// on until ctx ends. tail < 0 means from the beginning.
-func (c *Client) Logs(ctx context.Context, w io.Writer, targets []string, follow bool, tail int) error {
-	q := url.Values{"target": targets, "follow": {strconv.FormatBool(follow)}, "tail": {strconv.Itoa(tail)}}
+// LogRequest chooses what Logs copies.
+type LogRequest struct {
+	Targets   []string // NAME or NS/NAME of pods or owners; none is all
+	Container string   // "" is all but the proxy, istio-proxy is the proxy's own log
+	Follow    bool     // go on until ctx ends
+	Tail      int      // only the last lines of each program; negative is all
+}
+
+// Logs copies what programs wrote to w, each line prefixed by pod and container
+// if there are several.
+func (c *Client) Logs(ctx context.Context, w io.Writer, r LogRequest) error {
+	q := url.Values{
+		"target": r.Targets, "container": {r.Container},
+		"follow": {strconv.FormatBool(r.Follow)}, "tail": {strconv.Itoa(r.Tail)},
+	}
 	resp, err := c.send(ctx, http.MethodGet, "/v1/logs?"+q.Encode(), nil)
 	if err != nil {
 		return err
@@ -121,7 +131,13 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+			if n := len(livePods(filepath.Dir(c.socket))); n > 0 {
+				return nil, fmt.Errorf("%w: the control plane is gone, but %d workloads of it go on: `vitrine up` takes them over, `vitrine down` stops them", ErrNotRunning, n)
+			}
 			return nil, fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+		}
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("the mesh of %s belongs to another user: name your own with --run-dir", filepath.Dir(c.socket))
 		}
 		return nil, fmt.Errorf("ask the control plane: %w", err)
 	}

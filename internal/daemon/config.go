@@ -4,10 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/metricstore"
 )
 
 // Config is everything a control plane is told when it starts. The zero value
@@ -69,7 +74,14 @@ func DefaultDataDir() string {
 	return filepath.Join(DefaultRunDir(), "data")
 }
 
-// Normalize fills in defaults and checks every field; the error names the field.
+// ConfigError lists everything that is wrong with a Config, each reason under
+// the flag that sets the field.
+type ConfigError struct{ Reasons []error }
+
+func (e *ConfigError) Error() string { return errors.Join(e.Reasons...).Error() }
+
+// Normalize fills in defaults and checks every field. Wrong values are a
+// *ConfigError.
 func (c *Config) Normalize() error {
 	setDefault(&c.RunDir, DefaultRunDir())
 	setDefault(&c.DataDir, DefaultDataDir())
@@ -90,25 +102,100 @@ func (c *Config) Normalize() error {
 		*dir = abs
 	}
 	// A Unix socket's path may have at most 107 bytes (sun_path).
-	if n := len(filepath.Join(c.RunDir, controlSocket)); n > 60 {
-		errs = append(errs, fmt.Errorf("run directory %s is too long for the sockets below it: choose a shorter one with --run-dir", c.RunDir))
+	if n := len(filepath.Join(c.RunDir, controlSocket)); n > maxRunDir {
+		errs = append(errs, fmt.Errorf("--run-dir %s is too long for the sockets below it: choose one of at most %d bytes", c.RunDir, maxRunDir-len(controlSocket)-1))
 	}
-	for name, addr := range map[string]string{"--prometheus-addr": c.PrometheusAddr, "--control-addr": c.ControlAddr} {
-		if _, err := netip.ParseAddrPort(addr); err != nil {
-			errs = append(errs, fmt.Errorf("%s %q: want IP:PORT: %w", name, addr, err))
-		}
+	errs = append(errs, checkLoopback("--prometheus-addr", c.PrometheusAddr), checkLoopback("--control-addr", c.ControlAddr))
+	if c.PrometheusAddr == c.ControlAddr && !strings.HasSuffix(c.ControlAddr, ":0") {
+		errs = append(errs, fmt.Errorf("--prometheus-addr and --control-addr are both %s: choose two ports", c.ControlAddr))
 	}
-	if c.ScrapeInterval < 100*time.Millisecond {
-		errs = append(errs, fmt.Errorf("--scrape-interval %s: at least 100ms", c.ScrapeInterval))
+	errs = append(errs, c.checkMetrics()...)
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) > 0 {
+		return &ConfigError{Reasons: errs}
 	}
 	if c.ProxyBinary == "" {
 		path, err := findProxy()
 		if err != nil {
-			errs = append(errs, err)
+			return err
 		}
 		c.ProxyBinary = path
 	}
-	return errors.Join(errs...)
+	return c.checkProxy()
+}
+
+// maxRunDir is the longest path of the control socket that leaves room for the
+// sockets of pods below the run directory.
+const maxRunDir = 60
+
+// minEvict is the shortest time after which a proxy may forget a series: two of
+// its report intervals (telemetry), so that nothing that lives falls silent.
+const minEvict = 10 * time.Second
+
+// checkMetrics checks what has to do with metrics and queries.
+func (c *Config) checkMetrics() []error {
+	var errs []error
+	if c.ScrapeInterval < 100*time.Millisecond {
+		errs = append(errs, fmt.Errorf("--scrape-interval %s: want at least 100ms", c.ScrapeInterval))
+	}
+	if c.RetentionTime < time.Hour {
+		errs = append(errs, fmt.Errorf("--retention-time %s: want at least 1h", c.RetentionTime))
+	}
+	if c.RetentionBytes < 1<<20 && c.RetentionBytes != -1 {
+		errs = append(errs, fmt.Errorf("--retention-bytes %d: want at least %d, or -1 for no bound", c.RetentionBytes, 1<<20))
+	}
+	if c.EvictAfter > 0 && c.EvictAfter < minEvict {
+		errs = append(errs, fmt.Errorf("--evict-after %s: want at least %s, or a negative duration for never", c.EvictAfter, minEvict))
+	}
+	for _, s := range c.RemoteWrite {
+		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			errs = append(errs, fmt.Errorf("--remote-write %q: want a URL, as in http://prometheus:9090/api/v1/write", s))
+		}
+	}
+	if c.QueryURL != "" {
+		if remote, err := metricstore.NewRemote(c.QueryURL); err != nil {
+			errs = append(errs, fmt.Errorf("--query-url: %w", err))
+		} else {
+			remote.Close()
+		}
+	}
+	for i, path := range c.RuleFiles {
+		abs, err := filepath.Abs(path)
+		if err == nil {
+			c.RuleFiles[i] = abs
+			err = metricstore.CheckRules(abs)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--rules %s: %w", path, err))
+		}
+	}
+	return errs
+}
+
+// checkLoopback wants an address that only this machine reaches: what is served
+// there asks nobody for a password.
+func checkLoopback(flag, addr string) error {
+	ap, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return fmt.Errorf("%s %q: want IP:PORT, as in 127.0.0.1:9090", flag, addr)
+	}
+	if !ap.Addr().IsLoopback() {
+		return fmt.Errorf("%s %s: want a loopback address, since nothing there asks for a password; put a reverse proxy in front to reach it from elsewhere", flag, addr)
+	}
+	return nil
+}
+
+// checkProxy wants an absolute path of a program.
+func (c *Config) checkProxy() error {
+	abs, err := filepath.Abs(c.ProxyBinary)
+	if err != nil {
+		return fmt.Errorf("--proxy-binary: %w", err)
+	}
+	c.ProxyBinary = abs
+	if info, err := os.Stat(abs); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("--proxy-binary %s is not a program: build it with `make build`", abs)
+	}
+	return nil
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,12 +20,17 @@ import (
 const settleTimeout = 2 * time.Minute
 
 // StartDetached runs `vitrine up` with cfg in a session of its own and waits
-// until every workload is ready or has ended, telling progress. The mesh's own
-// log goes to vitrine.log in the data directory. If the process ends before it
-// is ready, the error has the end of that log.
-func StartDetached(ctx context.Context, cfg Config, logLevel string, progress io.Writer) (Status, error) {
+// until every workload is ready or has ended, telling progress. stdin is what
+// the file "-" reads. The mesh's own log goes to vitrine.log in the data
+// directory. If the process ends before it is ready, the error has the end of
+// that log. If workloads keep failing, or after two minutes, the error says
+// which, and the mesh goes on.
+func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byte, progress io.Writer) (Status, error) {
 	if err := cfg.Normalize(); err != nil {
 		return Status{}, err
+	}
+	if s, err := NewClient(cfg.RunDir).Status(ctx); err == nil {
+		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with `vitrine down`, or use another --run-dir", ErrRunning, cfg.RunDir, s.PID)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
@@ -32,7 +38,7 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, progress io
 	logPath := filepath.Join(cfg.DataDir, "vitrine.log")
 	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return Status{}, fmt.Errorf("open the mesh's log: %w", err)
+		return Status{}, fmt.Errorf("open the mesh's log: %w (choose another directory with --data-dir)", err)
 	}
 	defer log.Close()
 	self, err := os.Executable()
@@ -41,6 +47,9 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, progress io
 	}
 	cmd := exec.Command(self, cfg.args(logLevel)...) //nolint:noctx // it outlives the caller on purpose
 	cmd.Stdout, cmd.Stderr = log, log
+	if len(stdin) > 0 {
+		cmd.Stdin = bytes.NewReader(stdin)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		return Status{}, fmt.Errorf("start the mesh: %w", err)
@@ -50,33 +59,58 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, progress io
 	return waitSettled(ctx, NewClient(cfg.RunDir), ended, logPath, progress)
 }
 
-// waitSettled asks until everything is ready, the process ends, or time is up.
+// waitSettled asks until everything is ready, the process ends, or there is no
+// point in waiting.
 func waitSettled(ctx context.Context, client *Client, ended <-chan error, logPath string, progress io.Writer) (Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	limit, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
+	n := newNarrator(progress, func(pod string) string {
+		var b strings.Builder
+		_ = client.Logs(limit, &b, LogRequest{Targets: []string{pod}, Tail: wordsOfPod}) // without a log there is nothing to show
+		return lastWords(b.String())
+	})
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	shown := -1
 	for {
-		s, err := client.Status(ctx)
-		if err == nil && s.Ready != shown && s.Workloads > 0 {
-			fmt.Fprintf(progress, "ready %d/%d\n", s.Ready, s.Workloads)
-			shown = s.Ready
+		s, err := client.Status(limit)
+		var pods []Pod
+		if err == nil {
+			pods, err = client.Pods(limit)
 		}
-		if err == nil && s.Settled {
-			return s, nil
+		if err == nil {
+			n.tell(&s, pods)
+			if s.Settled {
+				return s, nil
+			}
+			if n.hopeless(pods) {
+				return s, notReady(pods, "keep failing")
+			}
 		}
 		select {
 		case <-tick.C:
 		case err := <-ended:
 			return s, fmt.Errorf("the mesh ended at once: %w\n%s", errors.Join(err, errUnexpectedEnd), lastLines(logPath, 15))
-		case <-ctx.Done():
-			if err == nil {
-				return s, fmt.Errorf("not everything is ready after %s (the mesh goes on; see `vitrine ps` and `vitrine logs`)", settleTimeout)
+		case <-limit.Done():
+			switch {
+			case ctx.Err() != nil:
+				return s, errors.New("interrupted; the mesh goes on in the background: `vitrine down` stops it")
+			case err == nil:
+				return s, notReady(pods, "are not ready after "+settleTimeout.String())
 			}
-			return s, fmt.Errorf("wait for the mesh: %w (its log is %s)", ctx.Err(), logPath)
+			return s, fmt.Errorf("wait for the mesh: %w (its log is %s)", err, logPath)
 		}
 	}
+}
+
+// notReady names the pods that are not as they should be.
+func notReady(pods []Pod, what string) error {
+	var lines []string
+	for i := range pods {
+		if p := &pods[i]; !p.fine() {
+			lines = append(lines, "  "+p.Namespace+"/"+p.Name+": "+p.why())
+		}
+	}
+	return fmt.Errorf("%d of %d workloads %s:\n%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", len(lines), len(pods), what, strings.Join(lines, "\n"))
 }
 
 var errUnexpectedEnd = errors.New("unexpected end")
@@ -90,9 +124,12 @@ func (c *Config) args(logLevel string) []string {
 		"--retention-bytes", strconv.FormatInt(c.RetentionBytes, 10), "--evict-after", c.EvictAfter.String(),
 		"--query-url", c.QueryURL, "--watch=" + strconv.FormatBool(c.Watch),
 	}
-	for flag, values := range map[string][]string{"--remote-write": c.RemoteWrite, "--rules": c.RuleFiles, "--filename": c.Files} {
-		for _, v := range values {
-			args = append(args, flag, v)
+	for _, list := range []struct {
+		flag   string
+		values []string
+	}{{"--remote-write", c.RemoteWrite}, {"--rules", c.RuleFiles}, {"--filename", c.Files}} {
+		for _, v := range list.values {
+			args = append(args, list.flag, v)
 		}
 	}
 	return args

@@ -3,9 +3,6 @@ package daemon
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
 	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
@@ -45,6 +42,11 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 		return 0, err
 	}
 	defer lock.Close()
+	for _, name := range []string{controlSocket, xdsSocket} {
+		if err := removeSocket(filepath.Join(cfg.RunDir, name)); err != nil {
+			return 0, err
+		}
+	}
 	m, err := New(cfg, IO{})
 	if err != nil {
 		return 0, err
@@ -60,36 +62,8 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return m.plane.Run(gctx) })
 	g.Go(func() error { return m.local.Run(gctx) })
-	n := len(left)
+	n := len(livePods(cfg.RunDir))
 	err = m.local.Stop(ctx)
 	cancel()
 	return n, errors.Join(err, ignoreCancelled(g.Wait()))
-}
-
-// WaitReady waits until every workload of the mesh of runDir is ready or has
-// ended, telling progress. It returns early when the mesh ends, whose error it
-// then puts back into ended, or when ctx ends.
-func WaitReady(ctx context.Context, runDir string, ended chan error, progress io.Writer) (Status, error) {
-	watched := make(chan error, 1)
-	stop := make(chan struct{})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		select {
-		case err := <-ended:
-			ended <- err
-			watched <- err
-		case <-stop:
-		}
-	}()
-	s, err := waitSettled(ctx, NewClient(runDir), watched, os.DevNull, progress)
-	close(stop)
-	<-done
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return s, nil
-	}
-	if err != nil {
-		return s, fmt.Errorf("start: %w", err)
-	}
-	return s, nil
 }

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,8 +34,8 @@ const maxBody = 64 << 20
 // enter.
 func (m *Mesh) controlHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.status(), nil) })
-	mux.HandleFunc("GET /v1/pods", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.pods(), nil) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.Status(), nil) })
+	mux.HandleFunc("GET /v1/pods", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.podsWithPIDs(), nil) })
 	mux.HandleFunc("GET /v1/logs", m.serveLogs)
 	mux.HandleFunc("POST /v1/restart", func(w http.ResponseWriter, r *http.Request) {
 		var targets []string
@@ -58,7 +60,7 @@ func (m *Mesh) controlHandler() http.Handler {
 			reply(w, nil, fmt.Errorf("read the request: %w", err))
 			return
 		}
-		resp, err := m.register(&req)
+		resp, err := m.register(r.Context(), &req)
 		reply(w, resp, err)
 	})
 	mux.HandleFunc("POST /v1/final", m.serveFinal)
@@ -75,12 +77,22 @@ func reply(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
 }
 
-func (m *Mesh) status() Status {
+// Status is what runs now. It may be called once Settled is closed, by any
+// number of goroutines.
+func (m *Mesh) Status() Status {
 	snapshot := m.plane.Snapshot()
 	s := Status{
 		Version: m.cfg.Version, PID: os.Getpid(), Started: m.started, RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir,
 		Prometheus: "http://" + m.promAddr, Control: "http://" + m.ctrlAddr, Services: len(snapshot.Services),
-		Settled: m.store.Ready() && m.local.Settled(),
+		Settled: m.store.Ready() && m.local.Settled(), Published: []Opening{},
+	}
+	for i := range snapshot.Services {
+		svc := &snapshot.Services[i]
+		for _, p := range svc.Ports {
+			for _, a := range p.Publish {
+				s.Published = append(s.Published, Opening{URL: urlOf(a, p.Protocol), Service: svc.Name + "." + svc.Namespace})
+			}
+		}
 	}
 	for _, p := range m.local.Pods() {
 		s.Workloads++
@@ -98,29 +110,40 @@ func (m *Mesh) pods() []Pod {
 			proxies[key] = p
 		}
 	}
-	pids := map[string][]int{}
-	if usage, err := m.local.Usage(); err == nil {
-		for _, u := range usage {
-			if u.Container != pod.ProxyContainer {
-				pids[u.Namespace+"/"+u.Pod] = append(pids[u.Namespace+"/"+u.Pod], u.PIDs...)
-			}
-		}
-	}
 	out := []Pod{}
 	for _, p := range m.local.Pods() {
-		key := p.Workload.Key()
-		proxy, connected := proxies[key]
-		out = append(out, podOf(&p, pids[key], proxyStateOf(&proxy, connected)))
+		proxy, connected := proxies[p.Workload.Key()]
+		out = append(out, podOf(&p, proxyStateOf(&proxy, connected)))
 	}
 	return out
 }
 
-func podOf(p *local.PodStatus, pids []int, proxy ProxyState) Pod {
+// podsWithPIDs adds the processes of each pod, for which all of the machine's
+// have to be looked at.
+func (m *Mesh) podsWithPIDs() []Pod {
+	pods := m.pods()
+	usage, err := m.local.Usage()
+	if err != nil {
+		m.io.Log.Warn("processes of pods are not known", "error", err)
+	}
+	for i := range pods {
+		pods[i].PIDs = []int{}
+		for _, u := range usage {
+			if u.Namespace == pods[i].Namespace && u.Pod == pods[i].Name && u.Container != pod.ProxyContainer {
+				pods[i].PIDs = append(pods[i].PIDs, u.PIDs...)
+			}
+		}
+	}
+	return pods
+}
+
+func podOf(p *local.PodStatus, proxy ProxyState) Pod {
 	w := &p.Workload
 	out := Pod{
 		Namespace: w.Namespace, Name: w.Name, Owner: w.Owner, Kind: w.OwnerKind, App: w.App(), Version: w.Version(),
-		IP: w.IP.String(), Ports: []uint16{}, Phase: string(p.Status.Phase), Reason: p.Status.Reason, Ready: w.Ready,
-		Restarts: p.Restarts, Started: p.Created, ProxyPID: p.ProxyPID, PIDs: pids, Proxy: proxy,
+		IP: w.IP.String(), Ports: []uint16{}, Phase: string(p.Status.Phase), Status: statusWord(p),
+		Reason: p.Status.Reason, Message: p.Status.Message, Ready: w.Ready,
+		Restarts: p.Restarts, Started: p.Created, ProxyPID: p.ProxyPID, Proxy: proxy,
 		Containers: []Container{},
 	}
 	if out.Phase == "" {
@@ -136,16 +159,59 @@ func podOf(p *local.PodStatus, pids []int, proxy ProxyState) Pod {
 		if c.Init {
 			continue
 		}
-		row := Container{Name: c.Name, State: string(c.State), Reason: c.Reason, PID: c.PID, Restarts: c.Restarts, Started: c.Since}
-		if c.LastExit != nil {
-			row.ExitCode = &c.LastExit.Code
+		row := Container{
+			Name: c.Name, State: string(c.State), Ready: c.Ready, Reason: c.Reason, Message: c.Message,
+			PID: c.PID, Restarts: c.Restarts, Started: c.Since,
 		}
-		if out.Reason == "" && c.State == pod.Waiting {
-			out.Reason = c.Reason
+		if c.LastExit != nil {
+			row.ExitCode, row.LastError = &c.LastExit.Code, c.LastExit.Message
 		}
 		out.Containers = append(out.Containers, row)
 	}
 	return out
+}
+
+// statusWord is what kubectl's STATUS column would say of a pod
+// (kubernetes/pkg/printers/internalversion, printPod).
+func statusWord(p *local.PodStatus) string {
+	st := &p.Status
+	if p.Stopping {
+		return pod.ReasonTerminating
+	}
+	word := cmp.Or(st.Reason, string(st.Phase), string(pod.Pending))
+	inits, done := 0, 0
+	for _, c := range st.Containers {
+		if c.Init {
+			inits++
+		}
+	}
+	running := false
+	for _, c := range slices.Backward(st.Containers) {
+		switch {
+		case c.Init:
+		case c.State != pod.Live && c.Reason != "":
+			word = c.Reason
+		case c.State == pod.Live:
+			running = true
+		}
+	}
+	if running && (word == pod.ReasonCompleted || st.Phase == pod.Running && word == st.Reason) {
+		word = string(pod.Running)
+	}
+	for _, c := range st.Containers {
+		if !c.Init || st.Phase != pod.Pending {
+			break
+		}
+		switch {
+		case c.State == pod.Terminated && c.LastExit != nil && c.LastExit.Code == 0:
+			done++
+			continue
+		case c.State == pod.Live || c.Reason == "" || c.Reason == pod.ReasonCreating || c.Reason == pod.ReasonInit:
+			return fmt.Sprintf("Init:%d/%d", done, inits)
+		}
+		return "Init:" + c.Reason
+	}
+	return word
 }
 
 func proxyStateOf(p *ads.ProxyStatus, connected bool) ProxyState {
@@ -168,7 +234,16 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		tail = -1
 	}
 	o := local.LogOptions{Targets: q["target"], Container: q.Get("container"), Follow: q.Get("follow") == "true", Tail: tail}
-	prefix := len(o.Targets) != 1 || m.matching(o.Targets[0]) > 1
+	if o.Follow {
+		// Without this, a name that is misspelt would be waited for.
+		for _, target := range o.Targets {
+			if m.matching(target) == 0 {
+				reply(w, nil, fmt.Errorf("nothing is called %q: see `vitrine ps`", target))
+				return
+			}
+		}
+	}
+	prefix := len(o.Targets) != 1 || m.matching(o.Targets[0]) > 1 && o.Container == ""
 	flusher, _ := w.(http.Flusher)
 	wrote := false
 	err = m.local.Logs(r.Context(), o, func(pod, container string, line []byte) error {
@@ -303,7 +378,8 @@ func (m *Mesh) localOptions() local.Options {
 	return local.Options{
 		RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir, ProxyBinary: m.cfg.ProxyBinary, Net: m.net,
 		XDSSocket: m.path(xdsSocket), ControlSocket: m.path(controlSocket),
-		Index: m.plane.Index, Release: m.plane.Release,
+		EvictAfter: m.cfg.EvictAfter,
+		Index:      m.plane.Index, Release: m.plane.Release,
 		Hooks: local.Hooks{
 			WorkloadChanged: func(w mesh.Workload) { m.plane.SetWorkload(w) },
 			WorkloadGone: func(key string, _ []byte) {

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,9 +34,13 @@ type IO struct {
 	Output   io.Writer // lines of the programs, each prefixed by its pod
 	Progress io.Writer // what happens, for a person
 	Log      *slog.Logger
-	// Missing leaves out workload sets whose program is not installed, and
-	// says so, instead of refusing the files. For the demo.
-	Missing bool
+	// Force ends the programs at once, without their grace periods, when it is
+	// closed while the mesh stops. It may be nil.
+	Force <-chan struct{}
+	// Demo leaves out workload sets whose interpreter is not installed, and
+	// says so, instead of refusing the files; and what to open and to try is
+	// the caller's to say.
+	Demo bool
 }
 
 // ManifestError is a set of files that cannot be used.
@@ -51,12 +56,14 @@ func (e *ManifestError) Error() string {
 // Mesh is one control plane: its sources, stores and servers. Make it with New
 // and call Run once.
 type Mesh struct {
-	cfg     Config
-	io      IO
-	started time.Time
-	stop    chan struct{} // closed by the first `vitrine down`
-	stopped chan struct{} // closed when every workload has ended after that
-	once    sync.Once
+	cfg      Config
+	io       IO
+	started  time.Time
+	settled  chan struct{} // closed when everything runs for the first time
+	stop     chan struct{} // closed by the first `vitrine down`
+	stopping chan struct{} // closed when the programs are about to be ended
+	stopped  chan struct{} // closed when every workload has ended after that
+	once     sync.Once
 
 	// Set by Run before anything is served, read-only afterwards.
 	net      uint8
@@ -70,6 +77,8 @@ type Mesh struct {
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects
 	runs map[string]registration // programs added by `vitrine run`, by pod key
+
+	leftOut []string // sets that Demo left out; read-only after New
 }
 
 // New validates cfg and reads the files. It starts nothing. A *ManifestError
@@ -88,8 +97,12 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 		stdio.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Mesh{
-		cfg: cfg, io: stdio, started: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{}),
+		cfg: cfg, io: stdio, started: time.Now(),
+		settled: make(chan struct{}), stop: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}),
 		runs: map[string]registration{}, objs: &manifest.Objects{},
+	}
+	if cfg.Watch && slices.Contains(cfg.Files, "-") {
+		return nil, &ConfigError{Reasons: []error{errors.New("--watch cannot follow standard input: write it to a file and give that to -f")}}
 	}
 	if len(cfg.Files) > 0 {
 		objs, err := m.load()
@@ -103,7 +116,7 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 
 // load reads the files and tells their warnings.
 func (m *Mesh) load() (*manifest.Objects, error) {
-	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Missing})
+	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Demo})
 	bad := &ManifestError{}
 	for _, d := range diags {
 		bad.Lines = append(bad.Lines, d.String())
@@ -117,17 +130,16 @@ func (m *Mesh) load() (*manifest.Objects, error) {
 	for _, line := range bad.Lines {
 		fmt.Fprintln(m.io.Progress, line)
 	}
-	if m.io.Missing {
-		objs.Sets = slices.DeleteFunc(objs.Sets, func(s mesh.WorkloadSet) bool {
-			program, missing := missingProgram(&s)
-			if missing {
-				fmt.Fprintf(m.io.Progress, "left out: %s/%s, since %s is not installed (apt-get install %s)\n", s.Namespace, s.Name, program, packageOf(program))
-			}
-			return missing
-		})
+	if m.io.Demo {
+		if err := m.leaveOut(objs); err != nil {
+			return nil, err
+		}
 	}
 	return objs, nil
 }
+
+// Settled is closed when everything that was wanted at the start runs.
+func (m *Mesh) Settled() <-chan struct{} { return m.settled }
 
 // Run serves the mesh until ctx ends or `vitrine down` is called, and stops all
 // programs before it returns. If it is killed, programs and proxies go on and
@@ -143,6 +155,14 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	if err := os.MkdirAll(m.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
+	}
+	live := livePods(m.cfg.RunDir)
+	m.readopt(live)
+	if err := checkPublished(ctx, m.objs.Services, inherited(m.objs.Services, live)); err != nil {
+		return err
+	}
+	if len(live) > 0 {
+		fmt.Fprintf(m.io.Progress, "taking over %d workloads that an earlier control plane left running\n", len(live))
 	}
 	if err := m.buildSources(); err != nil {
 		return err
@@ -189,7 +209,7 @@ func (m *Mesh) buildStores() error {
 		Version: m.cfg.Version, Log: m.io.Log.With("component", "metricstore"),
 	})
 	if err != nil {
-		return fmt.Errorf("open the metric store: %w", err)
+		return fmt.Errorf("open the metric store: %w (a second mesh needs a --data-dir of its own)", err)
 	}
 	return nil
 }
@@ -241,12 +261,15 @@ func (m *Mesh) listen(ctx context.Context) (l listeners, err error) {
 		if *s.to, err = lc.Listen(ctx, "unix", path); err != nil {
 			return l, fmt.Errorf("open %s: %w", path, err)
 		}
+		if err := os.Chmod(path, 0o600); err != nil {
+			return l, fmt.Errorf("close %s to others: %w", path, err)
+		}
 	}
 	if l.prometheus, err = lc.Listen(ctx, "tcp", m.cfg.PrometheusAddr); err != nil {
-		return l, fmt.Errorf("open the Prometheus API: %w (another Prometheus? choose another address with --prometheus-addr)", err)
+		return l, fmt.Errorf("open the Prometheus API: %w (does another Prometheus or another mesh run? choose another address with --prometheus-addr, 127.0.0.1:0 for any free port)", err)
 	}
 	if l.metrics, err = lc.Listen(ctx, "tcp", m.cfg.ControlAddr); err != nil {
-		return l, fmt.Errorf("open the control plane's metrics: %w (choose another address with --control-addr)", err)
+		return l, fmt.Errorf("open the control plane's metrics: %w (does another mesh run? choose another address with --control-addr, 127.0.0.1:0 for any free port)", err)
 	}
 	m.promAddr, m.ctrlAddr = l.prometheus.Addr().String(), l.metrics.Addr().String()
 	return l, nil
@@ -277,6 +300,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	g.Go(func() error { return m.store.Run(gctx) })
 	g.Go(func() error { return m.local.Run(gctx) })
 	g.Go(func() error { return m.follow(gctx) })
+	g.Go(func() error { return m.narrate(gctx) })
 	g.Go(func() error { return serveHTTP(gctx, l.prometheus, queries) })
 	g.Go(func() error { return serveHTTP(gctx, l.metrics, m.metricsHandler()) })
 	g.Go(func() error { return serveHTTP(gctx, l.control, m.controlHandler()) })
@@ -295,14 +319,37 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		case <-gctx.Done():
 			return nil
 		}
-		fmt.Fprintln(m.io.Progress, "stopping the programs")
-		err := m.local.Stop(gctx)
+		close(m.stopping)
+		if n := len(m.local.Pods()); n > 0 {
+			fmt.Fprintf(m.io.Progress, "stopping %d workloads (Ctrl-C again does not wait for them)\n", n)
+		}
+		err := m.stopPrograms(gctx)
 		close(m.stopped)
 		// The answer to `vitrine down` leaves before its socket closes.
 		time.AfterFunc(100*time.Millisecond, cancel)
 		return err
 	})
 	return ignoreCancelled(g.Wait())
+}
+
+// stopPrograms ends all programs, each in its grace period; Force ends the
+// waiting.
+func (m *Mesh) stopPrograms(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-m.io.Force: // never, if it is nil
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := m.local.Stop(ctx)
+	if err != nil && ctx.Err() != nil {
+		fmt.Fprintln(m.io.Progress, "killed what did not end by itself")
+		return nil
+	}
+	return err
 }
 
 func ignoreCancelled(err error) error {
@@ -336,6 +383,7 @@ func (m *Mesh) apply() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.plane.SetServices("files", m.objs.Services)
+	m.plane.SetServices("run", m.runServices())
 	if err := m.local.Apply(m.objs.Sets); err != nil {
 		return fmt.Errorf("apply the files: %w", err)
 	}
@@ -353,9 +401,19 @@ func (m *Mesh) reload() {
 		return
 	}
 	m.mu.Lock()
-	m.objs = objs
+	old := m.objs
+	mine := map[netip.AddrPort]bool{}
+	for _, p := range publishedBy(old.Services) {
+		mine[p.address] = true
+	}
+	if err = checkPublished(context.Background(), objs.Services, mine); err == nil {
+		m.objs = objs
+	}
 	m.mu.Unlock()
-	if err := m.apply(); err != nil {
+	if err == nil {
+		err = m.apply()
+	}
+	if err != nil {
 		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
 		return
 	}

@@ -2,13 +2,16 @@ package daemon
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -23,9 +26,22 @@ const gracePeriod = 30 * time.Second
 
 // register makes the workload and the service of a program that the caller is
 // about to execute.
-func (m *Mesh) register(r *RunRequest) (RunResponse, error) {
+func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error) {
 	set, service, err := programOf(r)
 	if err != nil {
+		return RunResponse{}, err
+	}
+	m.mu.Lock()
+	mine := map[netip.AddrPort]bool{}
+	for _, other := range m.runs {
+		if other.service.Host == service.Host { // several programs of one service share its addresses
+			for _, p := range publishedBy([]mesh.Service{other.service}) {
+				mine[p.address] = true
+			}
+		}
+	}
+	m.mu.Unlock()
+	if err := checkPublished(ctx, []mesh.Service{service}, mine); err != nil {
 		return RunResponse{}, err
 	}
 	w, bootstrap, err := m.local.Prepare(set)
@@ -75,8 +91,15 @@ func (m *Mesh) runServices() []mesh.Service {
 			continue
 		}
 		for _, p := range s.Ports {
-			if !slices.ContainsFunc(old.Ports, func(o mesh.ServicePort) bool { return o.Port == p.Port }) {
+			i := slices.IndexFunc(old.Ports, func(o mesh.ServicePort) bool { return o.Port == p.Port })
+			if i < 0 {
 				old.Ports = append(old.Ports, p)
+				continue
+			}
+			for _, a := range p.Publish {
+				if !slices.Contains(old.Ports[i].Publish, a) {
+					old.Ports[i].Publish = append(slices.Clip(old.Ports[i].Publish), a)
+				}
 			}
 		}
 		merged[s.Host] = old
@@ -106,31 +129,56 @@ func programOf(r *RunRequest) (mesh.WorkloadSet, mesh.Service, error) {
 	}
 	maps.Copy(labels, r.Labels)
 	container := mesh.Container{Name: r.Service, Args: r.Args, Dir: r.Dir}
-	service := mesh.Service{
-		ServiceRef: mesh.ServiceRef{Name: r.Service, Namespace: r.Namespace, Host: r.Service + "." + r.Namespace + ".svc." + mesh.DefaultDomain},
-		Selector:   map[string]string{"app": r.Service},
-	}
 	for _, p := range r.Ports {
 		protocol := mesh.ProtocolFromPort(p.Protocol, "", "", p.Port)
-		portName := fmt.Sprintf("%s-%d", protocol, p.Port)
-		container.Ports = append(container.Ports, mesh.ContainerPort{Name: portName, Port: p.Port, Protocol: protocol})
-		service.Ports = append(service.Ports, mesh.ServicePort{Name: portName, Port: p.Port, TargetPort: p.Port, Protocol: protocol})
+		container.Ports = append(container.Ports, mesh.ContainerPort{Name: fmt.Sprintf("%s-%d", protocol, p.Port), Port: p.Port, Protocol: protocol})
 	}
 	for _, p := range r.Publish {
-		i := slices.IndexFunc(service.Ports, func(s mesh.ServicePort) bool { return s.TargetPort == p.Port })
-		if i < 0 {
-			protocol := mesh.ProtocolFromPort("", "", "", p.Port)
-			container.Ports = append(container.Ports, mesh.ContainerPort{Port: p.Port, Protocol: protocol})
-			service.Ports = append(service.Ports, mesh.ServicePort{Name: fmt.Sprintf("port-%d", p.Port), Port: p.Port, TargetPort: p.Port, Protocol: protocol})
-			i = len(service.Ports) - 1
+		if !slices.ContainsFunc(container.Ports, func(c mesh.ContainerPort) bool { return c.Port == p.Port }) {
+			container.Ports = append(container.Ports, mesh.ContainerPort{
+				Name: fmt.Sprintf("port-%d", p.Port), Port: p.Port, Protocol: mesh.ProtocolFromPort("", "", "", p.Port),
+			})
 		}
-		service.Ports[i].Publish = append(service.Ports[i].Publish, p.Host)
 	}
-	return mesh.WorkloadSet{
+	set := mesh.WorkloadSet{
 		Kind: mesh.KindProgram, Namespace: r.Namespace, Name: name, Replicas: 1, Labels: labels,
 		ServiceAccount: "default", Restart: mesh.RestartNever, GracePeriod: gracePeriod,
 		Containers: []mesh.Container{container}, Publish: r.Publish,
-	}, service, nil
+	}
+	return set, serviceOf(&set), nil
+}
+
+// serviceOf is the service that a set made by programOf stands for. It depends
+// on nothing else, so that it can be made again for a program that outlived its
+// control plane.
+func serviceOf(set *mesh.WorkloadSet) mesh.Service {
+	name := set.Containers[0].Name
+	s := mesh.Service{
+		ServiceRef: mesh.ServiceRef{Name: name, Namespace: set.Namespace, Host: name + "." + set.Namespace + ".svc." + mesh.DefaultDomain},
+		Selector:   map[string]string{"app": name},
+	}
+	for _, p := range set.Containers[0].Ports {
+		sp := mesh.ServicePort{Name: p.Name, Port: p.Port, TargetPort: p.Port, Protocol: p.Protocol}
+		for _, o := range set.Publish {
+			if o.Port == p.Port {
+				sp.Publish = append(sp.Publish, o.Host)
+			}
+		}
+		s.Ports = append(s.Ports, sp)
+	}
+	return s
+}
+
+// readopt registers the programs of `vitrine run` that outlived the control
+// plane which knew them.
+func (m *Mesh) readopt(live []*pod.Bootstrap) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, b := range live {
+		if b.Set.Kind == mesh.KindProgram {
+			m.runs[b.Workload.Key()] = registration{service: serviceOf(&b.Set)}
+		}
+	}
 }
 
 // validName is DNS-1123's rule for labels, which Kubernetes names follow.

@@ -35,6 +35,14 @@ func lockRunDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
 	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("look at run directory: %w", err)
+	}
+	// Whoever else can write there could put its own sockets in our place.
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", dir)
+	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w (does %s belong to another user? choose another with --run-dir)", err, dir)
@@ -79,6 +87,12 @@ func readState(runDir string) meshState {
 // thereby get different addresses. The choice is written down with dataDir.
 func chooseNet(runDir, dataDir string) (uint8, error) {
 	s := readState(runDir)
+	if s.Net != 0 && len(livePods(runDir)) == 0 {
+		// Another mesh may have taken the network meanwhile.
+		if used, err := usedNets(); err == nil && used[s.Net] {
+			s.Net = 0
+		}
+	}
 	if s.Net == 0 {
 		var err error
 		if s.Net, err = freeNet(runDir); err != nil {

@@ -38,6 +38,8 @@ type Options struct {
 	XDSSocket     string // told to the pods
 	ControlSocket string // told to the pods
 	AccessLog     bool   // told to the pods
+	// EvictAfter is told to the pods (pod.Bootstrap.EvictAfter).
+	EvictAfter time.Duration
 	// Index gives the workload with a Key its address number, the same again
 	// for the same key. Release gives the number back when the workload is gone.
 	Index   func(key string) (mesh.Index, error)
@@ -311,6 +313,7 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 		LogDir:     filepath.Join(s.o.DataDir, "logs", key),
 		Foreground: set.Kind == mesh.KindProgram,
 		AccessLog:  s.o.AccessLog,
+		EvictAfter: s.o.EvictAfter,
 	}
 	if boot.Foreground {
 		boot.LogDir = ""

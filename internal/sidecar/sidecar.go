@@ -69,7 +69,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 
 	// 2. Telemetry comes before everything that is to be counted.
 	recorder, err := telemetry.New(telemetry.Options{
-		Self: *w, Version: s.version, Log: s.log, EvictAfter: telemetry.DefaultEvictAfter,
+		Self: *w, Version: s.version, Log: s.log, EvictAfter: evictAfter(s.b.EvictAfter),
 		AccessLog: telemetry.AccessLogOptions{Writer: s.accessLog},
 	})
 	if err != nil {
@@ -128,6 +128,17 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	err = parts.stopFrom("case")
 	s.sendFinal(ctx, recorder)
 	return err
+}
+
+// evictAfter turns the bootstrap's value into telemetry's, where 0 is never.
+func evictAfter(d time.Duration) time.Duration {
+	switch {
+	case d < 0:
+		return 0
+	case d == 0:
+		return telemetry.DefaultEvictAfter
+	}
+	return d
 }
 
 // runPrograms waits for the first configuration and runs the programs until they

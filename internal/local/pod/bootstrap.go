@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
@@ -48,6 +49,9 @@ type Bootstrap struct {
 	Foreground bool `json:"foreground,omitempty"`
 	// AccessLog writes one line per request to the proxy's log.
 	AccessLog bool `json:"accessLog,omitempty"`
+	// EvictAfter is when the proxy forgets a silent series; 0 is the proxy's
+	// default, negative is never.
+	EvictAfter time.Duration `json:"evictAfter,omitempty"`
 	// LogLevel is the least level of the proxy's own log: debug, info, warn or
 	// error; "" is info (warn in the foreground).
 	LogLevel string `json:"logLevel,omitempty"`

@@ -1,0 +1,191 @@
+package daemon
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+)
+
+const (
+	// patience is how long a workload may be on its way before it is said what
+	// keeps it.
+	patience = 10 * time.Second
+	// wordsOfPod is how many of a failing program's last lines are shown.
+	wordsOfPod = 5
+)
+
+// narrator tells a person what becomes of the workloads of a mesh, each thing
+// once. It belongs to one goroutine.
+type narrator struct {
+	out  io.Writer
+	tail func(pod string) string // last lines of a pod's programs, may be ""
+	mute bool                    // no more counts, only what goes wrong
+
+	count string               // what was said last about how many are ready
+	since map[string]time.Time // by pod: when it was first seen not to be ready
+	told  map[string]string    // by pod: the reason told last
+	moved time.Time            // when a workload became ready last
+	ready int
+}
+
+func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
+	return &narrator{out: out, tail: tail, since: map[string]time.Time{}, told: map[string]string{}, moved: time.Now()}
+}
+
+// tell says what is new.
+func (n *narrator) tell(s *Status, pods []Pod) {
+	now := time.Now()
+	if s.Ready > n.ready {
+		n.moved = now
+	}
+	n.ready = s.Ready
+	if count := fmt.Sprintf("ready %d/%d", s.Ready, s.Workloads); count != n.count && s.Workloads > 0 && !n.mute {
+		n.count = count
+		fmt.Fprintln(n.out, count)
+	}
+	for i := range pods {
+		p := &pods[i]
+		key := p.Namespace + "/" + p.Name
+		if p.fine() || p.Status == pod.ReasonTerminating {
+			delete(n.since, key)
+			continue
+		}
+		if n.since[key].IsZero() {
+			n.since[key] = now
+		}
+		reason := "on its way"
+		switch {
+		case p.failing():
+			reason = p.Status
+		case now.Sub(n.since[key]) < patience:
+			continue
+		}
+		if n.told[key] == reason {
+			continue
+		}
+		n.told[key] = reason
+		fmt.Fprintln(n.out, n.describe(p))
+	}
+}
+
+// describe says why a pod is not ready, with the last lines of its programs.
+func (n *narrator) describe(p *Pod) string {
+	text := fmt.Sprintf("%s/%s is not ready: %s", p.Namespace, p.Name, p.why())
+	if words := n.tail(p.Namespace + "/" + p.Name); words != "" {
+		text += "\n  its last lines:\n    " + strings.ReplaceAll(words, "\n", "\n    ")
+	}
+	return text
+}
+
+// hopeless reports whether all that is not ready fails, and nothing became ready
+// for a while: waiting longer seems of no use.
+func (n *narrator) hopeless(pods []Pod) bool {
+	failing := 0
+	for i := range pods {
+		switch {
+		case pods[i].failing():
+			failing++
+		case !pods[i].fine():
+			return false
+		}
+	}
+	return failing > 0 && time.Since(n.moved) > patience
+}
+
+// fine reports whether nothing is amiss: ready, or ended well.
+func (p *Pod) fine() bool { return p.Ready || p.Phase == string(pod.Succeeded) }
+
+// failing reports whether a program of the pod, or its proxy, ended in failure.
+func (p *Pod) failing() bool {
+	if p.fine() {
+		return false
+	}
+	word := p.Status[strings.LastIndexByte(p.Status, ':')+1:]
+	switch word {
+	case pod.ReasonCrashLoop, pod.ReasonError, pod.ReasonStartError, pod.ReasonProxyError, string(pod.Failed):
+		return true
+	}
+	return false
+}
+
+// why is the reason that a pod is not ready, in one line.
+func (p *Pod) why() string {
+	parts := []string{p.Status}
+	for _, c := range p.Containers {
+		if c.Ready {
+			continue
+		}
+		if c.ExitCode != nil {
+			parts = append(parts, fmt.Sprintf("%s ended with exit code %d", c.Name, *c.ExitCode))
+		}
+		if c.LastError != "" {
+			parts = append(parts, c.LastError)
+		} else if c.Message != "" {
+			parts = append(parts, c.Message)
+		}
+	}
+	if len(parts) == 1 && p.Message != "" {
+		parts = append(parts, p.Message)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// narrate tells progress until ctx ends, and closes m.settled when everything
+// that was wanted at the start runs.
+func (m *Mesh) narrate(ctx context.Context) error {
+	n := newNarrator(m.io.Progress, func(target string) string {
+		var b bytes.Buffer
+		o := local.LogOptions{Targets: []string{target}, Tail: wordsOfPod}
+		_ = m.local.Logs(ctx, o, func(_, _ string, line []byte) error { // without a log there is nothing to show
+			b.Write(line)
+			b.WriteByte('\n')
+			return nil
+		})
+		return lastWords(b.String())
+	})
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	settled := false
+	for {
+		s := m.Status()
+		n.tell(&s, m.pods())
+		if s.Settled && !settled {
+			settled = true
+			close(m.settled)
+			if n.mute = m.io.Demo; !n.mute {
+				m.welcome(&s)
+			}
+			tick.Reset(time.Second) // from now on only what goes wrong is news
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.stopping:
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// welcome says what can be reached and how the mesh is stopped.
+func (m *Mesh) welcome(s *Status) {
+	out := m.io.Progress
+	fmt.Fprintf(out, "the mesh is up after %.1f s: %d workloads, %d services\n", time.Since(m.started).Seconds(), s.Workloads, s.Services)
+	for _, line := range s.Published {
+		fmt.Fprintf(out, "  %s  %s\n", line.URL, line.Service)
+	}
+	fmt.Fprintf(out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
+	fmt.Fprintln(out, "Ctrl-C or `vitrine down` stops everything; try `vitrine ps`, `vitrine graph`, `vitrine logs -f` in another terminal")
+}
+
+// lastWords shortens what a program said to its last few lines.
+func lastWords(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	return strings.TrimSpace(strings.Join(lines[max(0, len(lines)-wordsOfPod):], "\n"))
+}
