@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"internal/local/pod":   {"internal/mesh"}, // the half of local that runs beside a program: kept small
 	"internal/manifest":    {"internal/mesh"},
 	"internal/mesh":        {},
+	"internal/meshtest":    {"internal/daemon"}, // the whole mesh, as its command line drives it
 	"internal/metricstore": {},
 	"internal/proxy":       {"internal/detect", "internal/mesh", "internal/proxy/http1", "internal/route", "internal/telemetry", "internal/upstream"},
 	"internal/proxy/http1": {}, // the codec alone: pure, fuzzed, knows no mesh
@@ -168,6 +169,29 @@ func TestNoSleepInTests(t *testing.T) {
 				if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == "Sleep" {
 					if id, ok := sel.X.(*ast.Ident); ok && id.Name == "time" {
 						t.Errorf("%s calls time.Sleep", name)
+					}
+				}
+				return true
+			})
+		}
+	}
+}
+
+// TestNoSkips forbids tests that skip themselves: they read as passed. What a
+// test needs it makes, in a namespace if it has to.
+func TestNoSkips(t *testing.T) {
+	for _, files := range packages(t) {
+		for name, file := range files {
+			if !strings.HasSuffix(name, "_test.go") && !strings.HasPrefix(name, "internal/meshtest/") {
+				continue
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				if sel, ok := n.(*ast.SelectorExpr); ok {
+					switch sel.Sel.Name {
+					case "Skip", "Skipf", "SkipNow":
+						if id, ok := sel.X.(*ast.Ident); ok && slices.Contains([]string{"t", "tb", "b", "f"}, id.Name) {
+							t.Errorf("%s calls %s.%s", name, id.Name, sel.Sel.Name)
+						}
 					}
 				}
 				return true

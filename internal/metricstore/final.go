@@ -123,15 +123,12 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 			opts.Exemplars = append(opts.Exemplars, e)
 		}
 		ref, err := app.Append(0, lset, p.StartTimestamp(), now, v, h, fh, opts)
-		switch {
-		case err == nil:
-			series = append(series, finalSample{ref, lset})
-		default:
+		if err != nil {
 			if _, partial := errors.AsType[*storage.AppendPartialError](err); !partial {
 				return fmt.Errorf("append %s: %w", lset, err)
-			}
-			series = append(series, finalSample{ref, lset}) // only an exemplar was refused
+			} // otherwise only an exemplar was refused
 		}
+		series = append(series, finalSample{ref, lset})
 	}
 	end := math.Float64frombits(value.StaleNaN)
 	for _, f := range series {

@@ -136,9 +136,6 @@ func TestDetectsSlowHTTP2Client(t *testing.T) {
 // What starts like a request and then stops is passed on: a silent client of an
 // unknown protocol is not held for ever.
 func TestDetectsStalledClient(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes detectStall")
-	}
 	r := newRig(t, mesh.ProtocolAuto, origin(t, echo))
 	c := r.dial(t)
 	mustWrite(t, c, "GET")
