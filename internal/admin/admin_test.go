@@ -129,8 +129,13 @@ func TestReadiness(t *testing.T) {
 	check(200, "ready\n", "LIVE\n")
 	r.Add("program")
 	check(503, "not ready: waiting for program\n", "INITIALIZING\nwaiting for program\n")
-	r.Drain()
 	r.Done("program")
+	r.Fail(true)
+	check(503, "not ready: draining\n", "DRAINING\n")
+	r.Fail(false)
+	check(200, "ready\n", "LIVE\n")
+	r.Drain()
+	r.Fail(false)
 	check(503, "not ready: draining\n", "DRAINING\n")
 }
 

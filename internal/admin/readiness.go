@@ -24,6 +24,7 @@ type Readiness struct {
 	mu       sync.Mutex
 	pending  []string // in the order in which they were added
 	draining bool
+	failed   bool
 }
 
 // NewReadiness makes a Readiness with these tasks pending.
@@ -59,6 +60,14 @@ func (r *Readiness) Drain() {
 	r.draining = true
 }
 
+// Fail makes the proxy say that it is draining (true), as Envoy does whose health
+// check was failed on demand, or takes that back (false).
+func (r *Readiness) Fail(fail bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = fail
+}
+
 // Pending lists the tasks that are not done. The caller owns the result.
 func (r *Readiness) Pending() []string {
 	r.mu.Lock()
@@ -71,7 +80,7 @@ func (r *Readiness) State() State {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.draining:
+	case r.draining, r.failed:
 		return StateDraining
 	case len(r.pending) > 0:
 		return StateInitializing

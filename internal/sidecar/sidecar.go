@@ -204,7 +204,11 @@ func (s *sidecar) startAdmin(ctx context.Context, parts *group, px *proxy.Proxy,
 		Metrics: view, Scrape: view.scrape(rec.Handler()), Readiness: s.readiness,
 		Config: view, Clusters: view, Level: s.level,
 		Quit: func() { s.runtime.Stop(true) },
-		Log:  s.log,
+		FailHealth: func(fail bool) {
+			s.readiness.Fail(fail)
+			s.runtime.FailHealth(fail)
+		},
+		Log: s.log,
 	})
 	if err != nil {
 		return err

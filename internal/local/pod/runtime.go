@@ -58,6 +58,7 @@ type Runtime struct {
 	containers  []*container
 	initialized bool
 	propagate   bool
+	unhealthy   bool          // see FailHealth
 	ready       bool          // last told to Hooks.Ready
 	changed     chan struct{} // closed and replaced with each change
 }
@@ -241,6 +242,12 @@ func (r *Runtime) snapshot() Status {
 	return s
 }
 
+// FailHealth takes the pod out of service although its programs are ready
+// (true), or leaves it to them again (false).
+func (r *Runtime) FailHealth(fail bool) {
+	r.update(func() { r.unhealthy = fail })
+}
+
 // Fail records why the pod cannot run at all, before or instead of Run.
 func (r *Runtime) Fail(reason, message string) {
 	r.update(func() { r.status.Phase, r.status.Reason, r.status.Message = Failed, reason, message })
@@ -259,7 +266,7 @@ func (r *Runtime) update(change func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	change()
-	ready := r.initialized && !r.status.Stopping && !r.status.Phase.Ended()
+	ready := r.initialized && !r.unhealthy && !r.status.Stopping && !r.status.Phase.Ended()
 	for _, c := range r.containers {
 		ready = ready && (c.status.Init || c.status.Ready)
 	}

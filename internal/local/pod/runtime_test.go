@@ -348,6 +348,22 @@ func TestStopDuringBackoff(t *testing.T) {
 	})
 }
 
+func TestFailedHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{queue: map[string][]script{"app": {{forever: true, onTerm: time.Second}}}}
+		h := Hooks{Ready: func(ready bool) { s.note("ready %v", ready) }}
+		_, events := play(t, bootstrap(mesh.RestartAlways, program("app")), s, h, func(r *Runtime) {
+			after(time.Second)
+			r.FailHealth(true)
+			r.FailHealth(true)
+			after(time.Second)
+			r.FailHealth(false)
+			after(time.Second)
+		})
+		wantEvents(t, events[:4], []string{"0s start app", "0s ready true", "1s ready false", "2s ready true"})
+	})
+}
+
 func TestRestartInPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &stage{queue: map[string][]script{"app": {{forever: true, onTerm: time.Second}}}}
