@@ -95,23 +95,29 @@ func (m *Mesh) Get(address string) ([]byte, error) {
 	return body, nil
 }
 
-// WaitScraped waits until the store has scraped every target that exists since
-// this call began. What a proxy had counted before it, queries now see.
+// WaitScraped waits until the store has scraped every proxy that runs since
+// this call began, and no program is about to end. What a proxy had counted
+// before the call, queries now see.
 func (m *Mesh) WaitScraped() {
 	m.t.Helper()
 	since := time.Now()
-	pods := len(m.Pods())
-	Eventually(m.t, 20*time.Second, func() error {
-		samples, err := m.Query(`timestamp(up{job="kubernetes-pods"}) and on(instance) (up{job="kubernetes-pods"} == 1)`)
+	// timestamp() of anything but a selector is the time of the evaluation.
+	const expr = `timestamp(up{job="kubernetes-pods"}) and (up{job="kubernetes-pods"} == 1)`
+	Eventually(m.t, 40*time.Second, func() error {
+		samples, err := m.Query(expr)
 		if err != nil {
 			return err
 		}
-		if len(samples) < pods {
-			return fmt.Errorf("%d targets of %d pods are up", len(samples), pods)
-		}
+		scraped := map[string]time.Time{}
 		for _, s := range samples {
-			if begun := time.UnixMilli(int64(s.Value * 1000)); !begun.After(since) {
-				return fmt.Errorf("%s was scraped last at %s", s.Labels["pod"], begun.Format(time.StampMilli))
+			scraped[s.Labels["pod"]] = time.UnixMilli(int64(s.Value * 1000))
+		}
+		for _, p := range m.Pods() {
+			if p.Reason == "Terminating" {
+				return fmt.Errorf("%s is ending", p.Name)
+			}
+			if at := scraped[p.Name]; !at.After(since) {
+				return fmt.Errorf("%s was scraped last at %s", p.Name, at.Format(time.StampMilli))
 			}
 		}
 		return nil

@@ -26,6 +26,8 @@ type books struct {
 	// refused counts requests that the server's proxy answered because no
 	// server was there to write them down.
 	refused ledger.Tally
+	// unattributed counts requests that a proxy refused unread.
+	unattributed int
 }
 
 func open(t *testing.T, o meshtest.Options) *books {
@@ -199,9 +201,11 @@ func (b *books) agree(ended bool) {
 		b.t.Fatal(err)
 	}
 	every := func(map[string]string) bool { return true }
-	for _, name := range []string{"vitrine_telemetry_double_finish_total", "vitrine_telemetry_unattributed_total"} {
-		if n := sum(samples, name, every); n != 0 {
-			b.t.Errorf("%s is %d, want 0", name, n)
+	for name, want := range map[string]int{
+		"vitrine_telemetry_double_finish_total": 0, "vitrine_telemetry_unattributed_total": b.unattributed,
+	} {
+		if n := sum(samples, name, every); n != want {
+			b.t.Errorf("%s is %d, want %d", name, n, want)
 		}
 	}
 }

@@ -44,7 +44,9 @@ func TestDrain(t *testing.T) {
 		return nil
 	})
 	b.mesh.WaitSettled()
+	begin := time.Now()
 	b.mesh.WaitScraped()
+	t.Logf("the last of the old replicas ended %s after all new ones were ready", time.Since(begin).Round(100*time.Millisecond))
 	var a order.Answer
 	b.load.Call(order.Order{Op: "halt", Service: "rolling"}, &a)
 	b.book("rolling", a)

@@ -205,9 +205,11 @@ func (b *books) answers() {
 	get := func(host string) string { return "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n" }
 	b.do(order.Order{Op: "raw", Addr: "empty:8080", Service: "empty", Text: get("empty:8080"), Code: 503, Flags: "UH", N: 7})
 	b.do(order.Order{Op: "raw", Addr: "deaf:8080", Service: "deaf", Text: get("deaf:8080"), Code: 503, Flags: "-", N: 7})
+	b.unattributed += 7
 	b.refused[ledger.Entry{Service: "deaf", Protocol: "http", Code: 503, Flags: "UF"}] += 7
+	// What is no HTTP is refused before it is known whom it was meant for.
 	smuggled := "POST / HTTP/1.1\r\nHost: one:8080\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
-	b.do(order.Order{Op: "raw", Addr: "one:8080", Service: "one", Text: smuggled, Code: 400, Flags: "DPE", N: 7})
+	b.do(order.Order{Op: "raw", Addr: "one:8080", Service: "unknown", Text: smuggled, Code: 400, Flags: "DPE", N: 7})
 	// Outside of the mesh, where nobody listens.
 	b.do(order.Order{
 		Op: "raw", Addr: nowhere(b.t), Service: "PassthroughCluster", Text: get("nobody.example"), Code: 503, Flags: "UF", N: 7,
