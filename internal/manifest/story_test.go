@@ -145,7 +145,11 @@ func dumpContainer(b *strings.Builder, role string, c *mesh.Container) {
 		fmt.Fprintf(b, "    port %d %s %s\n", p.Port, p.Protocol, p.Name)
 	}
 	for _, f := range c.Files {
-		fmt.Fprintf(b, "    file %s %04o %q%s\n", f.Path, f.Mode, f.Data, f.FieldPath)
+		fmt.Fprintf(b, "    file %s %04o %q%s", f.Path, f.Mode, f.Data, f.FieldPath)
+		if f.Mount != "" {
+			fmt.Fprintf(b, " in %s", f.Mount)
+		}
+		b.WriteByte('\n')
 	}
 	for _, d := range c.Dirs {
 		fmt.Fprintf(b, "    dir %s of %s\n", d.Path, d.Volume)

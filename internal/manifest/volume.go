@@ -213,6 +213,8 @@ func (s *setObject) mounts(c *corev1.Container, volumes map[string]volume, at st
 		case !v.known:
 		case v.dir:
 			dirs = append(dirs, mesh.Dir{Path: target, Volume: path.Join(m.Name, m.SubPath)})
+		case len(v.files) == 0: // as Kubernetes shows a volume without keys
+			dirs = append(dirs, mesh.Dir{Path: target, Volume: m.Name})
 		default:
 			files = append(files, s.mountFiles(v.files, target, m.SubPath, at)...)
 		}
@@ -220,18 +222,20 @@ func (s *setObject) mounts(c *corev1.Container, volumes map[string]volume, at st
 	return files, dirs
 }
 
-// mountFiles moves the files of a volume to their mount point.
+// mountFiles moves the files of a volume to their mount point. A directory, be
+// it the whole volume or one of it, hides what is there otherwise; a single
+// file does not.
 func (s *setObject) mountFiles(files []mesh.File, target, subPath, at string) []mesh.File {
 	var out []mesh.File
 	sub := path.Clean(subPath)
 	for _, f := range files {
 		switch rest, below := strings.CutPrefix(f.Path, sub+"/"); {
 		case subPath == "":
-			f.Path = path.Join(target, f.Path)
+			f.Path, f.Mount = path.Join(target, f.Path), target
 		case f.Path == sub:
 			f.Path = target
 		case below:
-			f.Path = path.Join(target, rest)
+			f.Path, f.Mount = path.Join(target, rest), target
 		default:
 			continue
 		}
