@@ -1,0 +1,74 @@
+package local_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vitrine-mesh/vitrine/internal/manifest"
+)
+
+// volumeJob looks at its volumes: at /usr/share there is a lot on the host, and
+// of what it sees there only the ConfigMap shall be.
+const volumeJob = `
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings}
+data: {colour: "blue\n", shape: "round\n"}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: keys}
+stringData: {token: "sesame\n"}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: look}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      volumes:
+      - {name: conf, configMap: {name: settings}}
+      - {name: keys, secret: {secretName: keys, defaultMode: 0400, items: [{key: token, path: deep/token}]}}
+      - {name: none, configMap: {name: nosuch, optional: true}}
+      containers:
+      - name: look
+        command: [sh, -c, "PROGRAM"]
+        volumeMounts:
+        - {name: conf, mountPath: /usr/share}
+        - {name: conf, mountPath: /etc/colour, subPath: colour}
+        - {name: keys, mountPath: /keys}
+        - {name: none, mountPath: /none}
+`
+
+// TestVolumesFromTheManifest follows a ConfigMap and a Secret from their YAML
+// into the case: a volume hides what is at its mount point, one file of it
+// (subPath) does not.
+func TestVolumesFromTheManifest(t *testing.T) {
+	program := strings.Join([]string{
+		"echo share: $(ls /usr/share)", "echo colour: $(cat /usr/share/colour /etc/colour)",
+		"echo keys: $(ls /keys) $(cat /keys/deep/token) $(stat -c %a /keys/deep/token)", "echo none: $(ls -A /none | wc -l)",
+		"test -e /etc/passwd && echo etc is whole",
+	}, "; ")
+	path := filepath.Join(t.TempDir(), "job.yaml")
+	if err := os.WriteFile(path, []byte(strings.Replace(volumeJob, "PROGRAM", program, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	objects, diags := manifest.Load([]string{path}, manifest.Options{})
+	if objects == nil {
+		t.Fatalf("load: %v", diags)
+	}
+	w := newWorld(t)
+	w.apply(t, objects.Sets...)
+	w.settled(t)
+	for _, line := range []string{
+		"share: colour shape", "colour: blue blue", "keys: deep sesame 400", "none: 0", "etc is whole",
+	} {
+		w.printed(t, line)
+	}
+	if entries, err := os.ReadDir("/usr/share"); err != nil || len(entries) < 3 {
+		t.Errorf("the host's own /usr/share: %d entries, %v", len(entries), err)
+	}
+}
