@@ -382,7 +382,7 @@ func (m *Mesh) localOptions() local.Options {
 		Index:      m.plane.Index, Release: m.plane.Release,
 		Hooks: local.Hooks{
 			WorkloadChanged: func(w mesh.Workload) { m.plane.SetWorkload(w) },
-			WorkloadGone: func(key string, _ []byte) {
+			WorkloadGone: func(key string) {
 				m.plane.RemoveWorkload(key)
 				m.unregister(key)
 			},

@@ -46,7 +46,6 @@ type instance struct {
 	restarts  int // of programs, in processes before this one
 	ended     bool
 	finished  time.Time
-	final     []byte
 }
 
 func newInstance(b *pod.Bootstrap, ordinal int) *instance {
@@ -371,8 +370,7 @@ func (s *Supervisor) remove(ctx context.Context, p *instance) {
 	defer s.mu.Unlock()
 	delete(s.pods, p.key)
 	if f := s.o.Hooks.WorkloadGone; f != nil {
-		final := p.final
-		s.pending = append(s.pending, func() { f(p.key, final) })
+		s.pending = append(s.pending, func() { f(p.key) })
 	}
 	s.pending = append(s.pending, func() {
 		// Index is called with the lock held, too: the number of a name that
@@ -384,19 +382,6 @@ func (s *Supervisor) remove(ctx context.Context, p *instance) {
 		}
 	})
 	s.wake()
-}
-
-// Final keeps what the proxy of the workload with the given key said last of its
-// metrics, for WorkloadGone. It reports whether there is such a workload.
-func (s *Supervisor) Final(key string, metrics []byte) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.pods[key]
-	if p == nil {
-		return false
-	}
-	p.final = metrics
-	return true
 }
 
 // PodStatus is what the supervisor knows of one pod.

@@ -24,9 +24,8 @@ type Hooks struct {
 	// and with each change of its readiness. The value is the callee's.
 	WorkloadChanged func(w mesh.Workload)
 	// WorkloadGone is called when the workload with the given Key has ended and
-	// will not come back under this name. final is what its proxy said last of
-	// its metrics (see Supervisor.Final); nil if nothing arrived.
-	WorkloadGone func(key string, final []byte)
+	// will not come back under this name.
+	WorkloadGone func(key string)
 }
 
 // Options make a Supervisor.
