@@ -93,6 +93,18 @@ func ServiceVIP6(k uint16) netip.Addr {
 	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x00, 0x02, 14: byte(k >> 8), 15: byte(k)})
 }
 
+// IsServiceVIP reports whether a is from the ranges of virtual service addresses:
+// nobody outside the mesh has such an address.
+func IsServiceVIP(a netip.Addr) bool {
+	a = a.Unmap()
+	if a.Is4() {
+		b := a.As4()
+		return a == ServiceVIP4(uint16(b[2])<<8|uint16(b[3]))
+	}
+	b := a.As16()
+	return a.IsValid() && a == ServiceVIP6(uint16(b[14])<<8|uint16(b[15]))
+}
+
 // WirePort is the port on the mesh IP where the i-th declared port of a
 // workload is served by its proxy.
 func WirePort(i int) (uint16, error) {

@@ -3,9 +3,11 @@ package proxy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/route"
@@ -178,10 +180,14 @@ func (c *conn) resolveOutbound() {
 		use(s.catchAll)
 		return
 	}
-	c.target = target{protocol: mesh.ProtocolTCP, cluster: &cluster{
+	c.target = target{protocol: mesh.ProtocolTCP, cluster: blackHole()}
+}
+
+func blackHole() *cluster {
+	return &cluster{
 		Cluster:     &upstream.Cluster{Cluster: mesh.Cluster{Name: mesh.BlackHoleCluster, Type: mesh.ClusterBlackHole}},
 		serviceName: mesh.BlackHoleCluster,
-	}}
+	}
 }
 
 // directTarget is a port of one workload, called by the workload's own address.
@@ -208,8 +214,12 @@ func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 }
 
 // choose picks the endpoint of cl for a request or connection and the series
-// it counts in. authority may be nil for what is not HTTP.
+// it counts in. authority may be nil for what is not HTTP. A port that a service
+// does not have is refused: its virtual IP means nothing outside the mesh.
 func (c *conn) choose(cl *cluster, authority []byte) destination {
+	if cl.Type == mesh.ClusterOriginalDst && c.dir == mesh.Outbound && c.target.direct == nil && mesh.IsServiceVIP(c.local.Addr()) {
+		cl = blackHole()
+	}
 	d := destination{cluster: cl}
 	switch cl.Type {
 	case mesh.ClusterEDS:
@@ -264,8 +274,7 @@ func (c *conn) meet(cl *cluster) *upstream.Endpoint {
 		key.Target, _ = c.target.direct.WirePortOf(cl.Port)
 		dial, limits = p.dialPeer(key.Target), p.peerLimits()
 	case c.localhost:
-		key.Target = netip.AddrPortFrom(loopback(), c.local.Port())
-		dial = p.dialPeer(key.Target)
+		dial = p.dialHost(key.Target)
 	default:
 		dial = p.dialPeer(key.Target)
 	}
@@ -273,6 +282,32 @@ func (c *conn) meet(cl *cluster) *upstream.Endpoint {
 		return upstream.NewEndpoint(key.Target, dial, limits)
 	})}
 	return c.met.endpoint
+}
+
+// dialHost connects to a loopback address of the host. The name localhost stands
+// for 127.0.0.1 and ::1, and a program goes to the second when the first
+// refuses; here the kernel accepted in the host's place, so we do that.
+func (p *Proxy) dialHost(addr netip.AddrPort) upstream.DialFunc {
+	first := p.dialPeer(addr)
+	other := netip.IPv6Loopback()
+	switch addr.Addr() {
+	case loopback():
+	case other:
+		other = loopback()
+	default:
+		return first
+	}
+	second := p.dialPeer(netip.AddrPortFrom(other, addr.Port()))
+	return func(ctx context.Context) (net.Conn, error) {
+		nc, err := first(ctx)
+		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+			return nc, err
+		}
+		if nc, again := second(ctx); again == nil {
+			return nc, nil
+		}
+		return nil, err
+	}
 }
 
 // programSource is the client address that the program shall see.

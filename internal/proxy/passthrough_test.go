@@ -1,0 +1,120 @@
+package proxy
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"testing"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// localListener hands over connections to a loopback address of the host.
+type localListener struct{ rigListener }
+
+func (l localListener) Accept() (Conn, error) {
+	c, err := l.rigListener.Accept()
+	c.Localhost = true
+	return c, err
+}
+
+// through sends connections to dst through a proxy that knows only the catch-all.
+func through(t *testing.T, dst netip.AddrPort, localhost bool) (*rig, string) {
+	t.Helper()
+	r := newRig(t, mesh.ProtocolAuto)
+	if err := r.p.Apply(&mesh.NodeConfig{
+		Listeners: []mesh.Listener{{
+			Name: catchAll, Direction: mesh.Outbound, RouteConfig: mesh.RouteAllowAny, Cluster: mesh.PassthroughCluster,
+		}},
+		Routes: []mesh.RouteConfig{{Name: mesh.RouteAllowAny, VirtualHosts: []mesh.VirtualHost{{
+			Name: "allow_any", Domains: []string{"*"},
+			Routes: []mesh.Route{{Name: "allow_any", Prefix: "/", Clusters: []mesh.WeightedCluster{{Cluster: mesh.PassthroughCluster, Weight: 1}}}},
+		}}}},
+		Clusters: []mesh.Cluster{{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	entry := rigListener{tcpListen(t), dst}
+	var ln Listener = entry
+	if localhost {
+		ln = localListener{entry}
+	}
+	done := make(chan error, 1)
+	go func() { done <- r.p.ServeOutbound(t.Context(), ln) }()
+	t.Cleanup(func() {
+		entry.Close()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r, entry.Addr().String()
+}
+
+// TestLocalhostOfTheHost: a loopback address means itself, but 127.0.0.1 and ::1
+// stand in for each other, as the name localhost has both.
+func TestLocalhostOfTheHost(t *testing.T) {
+	for _, tt := range []struct{ serves, called, want string }{
+		{"127.0.0.1", "127.0.0.1", "127.0.0.1"},
+		{"127.0.0.9", "127.0.0.9", "127.0.0.9"},
+		{"127.0.0.1", "127.0.0.9", ""},
+		{"127.0.0.9", "127.0.0.1", ""},
+		{"::1", "::1", "::1"},
+		{"::1", "127.0.0.1", "::1"},
+		{"127.0.0.1", "::1", "127.0.0.1"},
+		{"127.0.0.9", "::1", ""},
+	} {
+		t.Run(tt.serves+" called as "+tt.called, func(t *testing.T) {
+			ln, err := net.Listen("tcp", net.JoinHostPort(tt.serves, "0"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			go func() {
+				for {
+					c, err := ln.Accept()
+					if err != nil {
+						return
+					}
+					_, _ = io.WriteString(c, c.LocalAddr().(*net.TCPAddr).IP.String())
+					c.Close()
+				}
+			}()
+			dst := netip.AddrPortFrom(netip.MustParseAddr(tt.called), addrPort(ln).Port())
+			_, entry := through(t, dst, true)
+			c, err := net.Dial("tcp", entry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if tt.want == "" {
+				mustReset(t, c)
+				return
+			}
+			if got, err := io.ReadAll(c); string(got) != tt.want || err != nil {
+				t.Errorf("answered by %q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+// TestVirtualIPEndsInTheMesh: a port that a service does not have must not reach
+// whoever has the virtual address outside.
+func TestVirtualIPEndsInTheMesh(t *testing.T) {
+	for _, dst := range []string{"240.240.0.7:81", "[2001:2::7]:81"} {
+		t.Run(dst, func(t *testing.T) {
+			r, entry := through(t, netip.MustParseAddrPort(dst), false)
+			resp, err := http.Get("http://" + entry)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusServiceUnavailable {
+				t.Errorf("status %d, want 503", resp.StatusCode)
+			}
+			r.wantSeries(t, "1", "istio_requests_total", "response_code=503", "response_flags=UH",
+				"destination_service_name=BlackHoleCluster", "destination_service="+entry)
+			http.DefaultClient.CloseIdleConnections()
+		})
+	}
+}
