@@ -200,7 +200,15 @@ func (a *agent) sockets(p *packet) {
 		}
 		answer.fds = append(answer.fds, fd)
 	}
-	_ = a.ch.send(&answer) // fails only if P0 is gone, which receive will see
+	if err := a.ch.send(&answer); err != nil {
+		// P0 is gone, which receive will see, or the kernel refused that many
+		// descriptors in flight: P0 waits for an answer and asks again.
+		var errno syscall.Errno
+		if !errors.As(err, &errno) {
+			errno = unix.EIO
+		}
+		_ = a.ch.send(&packet{kind: kindSockets, id: p.id, a: p.a, b: int32(errno)})
+	}
 	answer.closeFDs()
 }
 
