@@ -218,11 +218,7 @@ type tailer struct {
 func (t *tailer) seek(n int) error {
 	var data []byte
 	for i := pod.LogFiles - 1; i >= 0; i-- {
-		path := t.path
-		if i > 0 {
-			path += "." + strconv.Itoa(i)
-		}
-		f, err := os.Open(path)
+		f, err := os.Open(t.numbered(i))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
@@ -267,33 +263,84 @@ func lastLines(data []byte, n int) []byte {
 
 // poll passes on every line finished since the last call.
 func (t *tailer) poll(emit func(line []byte)) {
-	buf := make([]byte, 32<<10)
-	for {
-		if t.file == nil {
-			f, err := os.Open(t.path)
-			if err != nil {
-				break
-			}
-			t.file = f
-		}
-		n, _ := t.file.Read(buf)
-		if n > 0 {
-			t.part = append(t.part, buf[:n]...)
-			t.lines(emit)
-			continue
-		}
-		// At the end. If the path is another file by now, this one is full.
-		now, err := os.Stat(t.path)
+	if t.file == nil {
+		f, err := os.Open(t.path)
 		if err != nil {
+			t.lines(emit)
+			return
+		}
+		t.file = f
+	}
+	for {
+		t.read(emit)
+		next := t.newer()
+		if next == nil {
 			break
 		}
-		if st, err := t.file.Stat(); err == nil && os.SameFile(st, now) {
-			break
-		}
+		// Nothing is written to the file any more, but it may have grown between
+		// the read and the rotation.
+		t.read(emit)
 		t.file.Close()
-		t.file = nil
+		t.file = next
 	}
 	t.lines(emit)
+}
+
+// read reads the file to its present end.
+func (t *tailer) read(emit func(line []byte)) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, _ := t.file.Read(buf)
+		if n == 0 {
+			return
+		}
+		t.part = append(t.part, buf[:n]...)
+		t.lines(emit)
+	}
+}
+
+// newer opens the log file after the present one; nil if that is the newest. If
+// the present one is not kept any more, it is the oldest that is.
+func (t *tailer) newer() *os.File {
+	st, err := t.file.Stat()
+	if err != nil {
+		return nil
+	}
+	if now, err := os.Stat(t.path); err != nil || os.SameFile(st, now) {
+		return nil // also in the moment between the renaming and the new file
+	}
+	for range pod.LogFiles { // a rotation meanwhile renames all
+		at := pod.LogFiles
+		for i := 1; i < pod.LogFiles; i++ {
+			if old, err := os.Stat(t.numbered(i)); err == nil && os.SameFile(st, old) {
+				at = i
+				break
+			}
+		}
+		for i := at - 1; i >= 0; i-- {
+			next, err := os.Open(t.numbered(i))
+			if err != nil {
+				continue // there have not been so many yet
+			}
+			if at == pod.LogFiles {
+				return next
+			}
+			if old, err := os.Stat(t.numbered(at)); err == nil && os.SameFile(st, old) {
+				return next
+			}
+			next.Close()
+			break
+		}
+	}
+	return nil // looked for again by the next poll
+}
+
+// numbered is the path of the i-th old log file; 0 is the present one.
+func (t *tailer) numbered(i int) string {
+	if i == 0 {
+		return t.path
+	}
+	return t.path + "." + strconv.Itoa(i)
 }
 
 func (t *tailer) lines(emit func(line []byte)) {

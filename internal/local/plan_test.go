@@ -1,12 +1,16 @@
 package local
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -167,6 +171,60 @@ func TestLastLines(t *testing.T) {
 			t.Errorf("last %d lines of %q are %q, want %q", tc.n, tc.in, got, tc.want)
 		}
 	}
+}
+
+// TestTailerAcrossRotations rotates a log any number of times between two looks:
+// what is kept is passed on once and in order, and also what came to a file after
+// the last look at it.
+func TestTailerAcrossRotations(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	tail := tailer{path: path}
+	defer tail.close()
+	var got []string
+	poll := func(want ...string) {
+		t.Helper()
+		got = nil
+		tail.poll(func(line []byte) { got = append(got, string(line)) })
+		if !slices.Equal(got, want) {
+			t.Errorf("lines %q, want %q", got, want)
+		}
+	}
+	write := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rotate := func() {
+		for i := pod.LogFiles - 1; i > 0; i-- {
+			_ = os.Rename(tail.numbered(i-1), tail.numbered(i))
+		}
+	}
+	poll()
+	write("a\nb")
+	poll("a")
+	write("c\nd\n")
+	rotate()
+	poll("bc", "d") // there is no new file yet
+	write("e\n")
+	poll("e")
+	write("f\n")
+	rotate()
+	write("g\n")
+	rotate()
+	write("h\n")
+	poll("f", "g", "h")
+	for _, line := range []string{"i\n", "j\n", "k\n", "l\n"} {
+		rotate()
+		write(line)
+	}
+	poll("j", "k", "l") // that i came is forgotten
+	poll()
 }
 
 func TestParseStat(t *testing.T) {

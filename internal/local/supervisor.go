@@ -74,6 +74,8 @@ type Supervisor struct {
 	o    Options
 	ipv6 bool
 	kick chan struct{} // capacity 1: something changed
+	// surveyed is closed when Run knows the pods that were running before it.
+	surveyed chan struct{}
 
 	hooksMu sync.Mutex // held while hooks run; before mu
 
@@ -109,9 +111,10 @@ func New(o Options) (*Supervisor, error) {
 	_, err := os.Stat("/proc/net/if_inet6") // absent when IPv6 is off
 	return &Supervisor{
 		o: o, ipv6: err == nil,
-		kick: make(chan struct{}, 1),
-		sets: map[setKey]*wanted{},
-		pods: map[string]*instance{},
+		kick:     make(chan struct{}, 1),
+		surveyed: make(chan struct{}),
+		sets:     map[setKey]*wanted{},
+		pods:     map[string]*instance{},
 	}, nil
 }
 
@@ -125,6 +128,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.adopt(ctx); err != nil {
 		return fmt.Errorf("look for running pods: %w", err)
 	}
+	close(s.surveyed)
 	keepers.Go(func() { s.copyOutput(ctx) })
 	for {
 		again := s.reconcile(ctx)
@@ -433,6 +437,12 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 	s.down = true
 	s.wake()
 	s.mu.Unlock()
+	// Until Run has looked, an empty list means nothing.
+	select {
+	case <-s.surveyed:
+	case <-ctx.Done():
+		return fmt.Errorf("stop pods: %w before they were known", ctx.Err())
+	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	killed := false
