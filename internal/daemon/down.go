@@ -3,7 +3,11 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
+	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -14,13 +18,44 @@ func Down(ctx context.Context, runDir string) (int, error) {
 	client := NewClient(runDir)
 	s, err := client.Status(ctx)
 	if err == nil {
-		return s.Workloads, client.Down(ctx)
+		if err := client.Down(ctx); err != nil {
+			return 0, err
+		}
+		return s.Workloads, waitUnlocked(ctx, s.RunDir)
 	}
 	if !errors.Is(err, ErrNotRunning) {
 		return 0, err
 	}
 	return stopOrphans(ctx, runDir, err)
 }
+
+// waitUnlocked waits until the control plane of runDir, which has answered
+// already, has ended, so that the next one can begin at once.
+func waitUnlocked(ctx context.Context, runDir string) error {
+	ctx, cancel := context.WithTimeout(ctx, endTimeout)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lock, err := os.Open(filepath.Join(runDir, lockFile))
+		if err != nil {
+			return nil //nolint:nilerr // without a lock nobody holds it
+		}
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+		lock.Close()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the programs are stopped, but the control plane in %s does not end: %w", runDir, ctx.Err())
+		}
+	}
+}
+
+// endTimeout is how long a control plane may take to close its stores.
+const endTimeout = 30 * time.Second
 
 // stopOrphans takes over what a killed control plane left running, only to end
 // it. notRunning is returned if there is nothing.

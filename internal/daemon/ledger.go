@@ -69,7 +69,7 @@ type edgeCount struct {
 	sent, client, server int
 }
 
-func (e *edgeCount) agrees() bool { return e.sent == e.client && e.sent == e.server }
+func (e *edgeCount) agrees() bool { return e.client == e.sent && e.server == e.sent }
 
 // ErrDisagree says that counters and ledger differ.
 var ErrDisagree = errors.New("the counters and the load's ledger disagree")

@@ -374,7 +374,7 @@ func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close() // it has no more to say
 	}
-	<-done
+	_ = <-done // http.ErrServerClosed
 	return nil
 }
 

@@ -1,0 +1,94 @@
+// Command hello is the program of the stories: a server that says who it is, a
+// client, and some ways to end. It knows nothing of a mesh.
+//
+//	hello serve [PORT]      serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
+//	hello get URL [N]       fetches URL N times (1) and prints each answer
+//	hello exit N [TEXT]     prints TEXT to standard error and exits with N
+//	hello where             prints working directory, user id, terminal or not, and $GREETING
+//	hello trap              prints the signals it gets; SIGTERM ends it with code 7
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+func main() {
+	args := append(os.Args[1:], "", "", "")
+	switch args[0] {
+	case "serve":
+		serve(args[1])
+	case "get":
+		get(args[1], args[2])
+	case "exit":
+		code, _ := strconv.Atoi(args[1])
+		fmt.Fprintln(os.Stderr, args[2])
+		os.Exit(code)
+	case "where":
+		dir, _ := os.Getwd()
+		info, _ := os.Stdin.Stat()
+		fmt.Printf("dir %s uid %d terminal %t greeting %q\n", dir, os.Getuid(), info.Mode()&os.ModeCharDevice != 0, os.Getenv("GREETING"))
+	case "trap":
+		trap()
+	default:
+		fmt.Fprintln(os.Stderr, "usage: hello serve|get|exit|where|trap")
+		os.Exit(2)
+	}
+}
+
+func serve(port string) {
+	if port == "" {
+		port = "8080"
+	}
+	name, version := os.Getenv("NAME"), os.Getenv("VERSION")
+	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "hello from %s %s\n", name, version) })
+	http.HandleFunc("GET /pid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getpid()) })
+	http.HandleFunc("GET /env", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, os.Getenv(r.FormValue("name"))) })
+	http.HandleFunc("GET /file", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, r.FormValue("name")) })
+	http.HandleFunc("GET /exit", func(_ http.ResponseWriter, r *http.Request) {
+		code, _ := strconv.Atoi(r.FormValue("code"))
+		os.Exit(code)
+	})
+	fmt.Printf("%s %s listens on %s\n", name, version, port)
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+	os.Exit(1)
+}
+
+func get(url, times string) {
+	n, err := strconv.Atoi(times)
+	if err != nil {
+		n = 1
+	}
+	for range n {
+		resp, err := http.Get(url) //nolint:gosec,noctx // the story names the URL
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		fmt.Printf("%d %s", resp.StatusCode, body)
+		if resp.StatusCode != http.StatusOK {
+			os.Exit(1)
+		}
+	}
+}
+
+func trap() {
+	c := make(chan os.Signal, 8)
+	signal.Notify(c, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
+	fmt.Println("ready for signals")
+	for sig := range c {
+		fmt.Println("got", sig)
+		if sig == syscall.SIGTERM {
+			os.Exit(7)
+		}
+	}
+}
