@@ -180,7 +180,7 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 	run := filepath.Join(dir, "pods", p.Workload.Key())
 	eventually(t, 10*time.Second, func() error {
 		if pid, err := pod.Holder(run); err != nil || pid != 0 {
-			return fmt.Errorf("the pod's directory is held by %d, %v", pid, err)
+			return fmt.Errorf("the pod's directory is held by %d, %w", pid, err)
 		}
 		return nil
 	})
