@@ -26,6 +26,7 @@ type Options struct {
 	Files  []string      // manifest files
 	Rules  []string      // Prometheus rule files
 	Scrape time.Duration // default 500 ms
+	Watch  bool          // applies changes of the files
 	// AsUser runs everything as the ordinary user User if the test is root.
 	AsUser bool
 }
@@ -73,6 +74,9 @@ func Start(t testing.TB, b *Binaries, o Options) *Mesh {
 	args := []string{
 		"up", "--run-dir", m.runDir(), "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
 		"--control-addr", "127.0.0.1:0", "--scrape-interval", max(o.Scrape, 500*time.Millisecond).String(),
+	}
+	if o.Watch {
+		args = append(args, "--watch")
 	}
 	for _, f := range o.Files {
 		args = append(args, "-f", f)

@@ -1,0 +1,320 @@
+package seed
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+	"github.com/vitrine-mesh/vitrine/internal/meshtest"
+)
+
+// exceptions are the expressions of the article that have no answer yet, and
+// why. One that gets an answer is a failure of the test: then it goes from here.
+var exceptions = map[string]string{
+	"mTLS Monitoring: mTLS connections": "there is no mutual TLS in the mesh yet",
+	"Performance Impact: Latency added by sidecar": "http_request_duration_seconds is a metric of an application's own, which nobody " +
+		"instrumented; and the label sets of both sides never match, in Istio neither",
+	"Resource Usage: Network I/O": "istio-proxy is the name of a container and never part of a pod's name, in Istio neither",
+}
+
+// TestSeed is the article, as root and as an ordinary user.
+func TestSeed(t *testing.T) {
+	users := map[string]bool{"ordinary user": os.Geteuid() == 0}
+	if os.Geteuid() == 0 {
+		users["root"] = false
+	}
+	for _, name := range slices.Sorted(maps.Keys(users)) {
+		t.Run(name, func(t *testing.T) { story(t, users[name]) })
+	}
+}
+
+func story(t *testing.T, asUser bool) {
+	shop, webApp := layOut(t)
+	ledger := filepath.Join(meshtest.MakeDir(t, filepath.Join(bin.Root, "ledger")), "ledger.json")
+	if err := os.RemoveAll(ledger); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is published, since other tests may run at the same time; more
+	// visits, and the ledger in a file.
+	demo := filepath.Dir(shop)
+	edits := []string{"  type: LoadBalancer\n", "", `{name: RATE, value: "20"}`, `{name: RATE, value: "60"}
+        - {name: LEDGER, value: ` + ledger + `}`}
+	edit(t, demo, filepath.Join(bin.Module, "demo", "shop.yaml"), edits...)
+	rules, err := filepath.Abs("testdata/alerts.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules = edit(t, bin.Root, rules)
+	begin := time.Now()
+	m := meshtest.Start(t, &bin, meshtest.Options{Files: []string{shop, webApp}, Rules: []string{rules}, Watch: true, AsUser: asUser})
+	t.Logf("%d programs ready after %.1f s", len(m.Pods()), time.Since(begin).Seconds())
+	wantEdges(t, m)
+	closeShop(t, m, shop, ledger)
+	wantLedger(t, m, ledger)
+	wantAnswers(t, m)
+	wantRules(t, m)
+}
+
+// wantEdges wants the graph to show the edges of demo/edges.txt and no others,
+// while the load runs.
+func wantEdges(t *testing.T, m *meshtest.Mesh) {
+	t.Helper()
+	want := words(t, filepath.Join(bin.Module, "demo", "edges.txt"))
+	slices.Sort(want)
+	meshtest.Eventually(t, 40*time.Second, func() error {
+		got, err := edges(m.CLI("graph", "-o", "json", "--window", "1m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New("edges of the graph (-edges.txt +graph)\n" + diff)
+		}
+		return nil
+	})
+}
+
+// edges lists the distinct workload, service and protocol of a graph's edges.
+func edges(text string) ([]string, error) {
+	var g struct {
+		Nodes []struct{ ID, Kind, Workload string }
+		Edges []struct{ Source, Destination, Service, Protocol string }
+	}
+	if err := json.Unmarshal([]byte(text), &g); err != nil {
+		return nil, fmt.Errorf("graph: %w", err)
+	}
+	name := map[string]string{}
+	for _, n := range g.Nodes {
+		name[n.ID] = n.Workload
+		if n.Kind != "workload" {
+			name[n.ID] = n.Kind
+		}
+	}
+	set := map[string]bool{}
+	for _, e := range g.Edges {
+		service, _, _ := strings.Cut(e.Service, ".")
+		if name[e.Destination] == "unknown" || name[e.Destination] == "passthrough" {
+			service = name[e.Destination]
+		}
+		set[name[e.Source]+" "+service+" "+e.Protocol] = true
+	}
+	return slices.Sorted(maps.Keys(set)), nil
+}
+
+// closeShop takes the load out of the file, at which it ends its visits, writes
+// its ledger and goes.
+func closeShop(t *testing.T, m *meshtest.Mesh, shop, ledger string) {
+	t.Helper()
+	data, err := os.ReadFile(shop)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := strings.Index(string(data), "# Visitors.")
+	if i < 0 {
+		t.Fatal("shop.yaml has no visitors at its end any more")
+	}
+	if err := os.WriteFile(shop, data[:i], 0o644); err != nil { //nolint:gosec // another user reads it
+		t.Fatal(err)
+	}
+	meshtest.Eventually(t, 40*time.Second, func() error {
+		if _, err := os.Stat(ledger); err != nil {
+			return fmt.Errorf("the load has not ended: %w", err)
+		}
+		if i := slices.IndexFunc(m.Pods(), func(p daemon.Pod) bool { return p.App == "load" }); i >= 0 {
+			return errors.New("the load's pod is still there")
+		}
+		return nil
+	})
+	m.WaitScraped()
+}
+
+// wantLedger wants both reporters to say of each edge of the shop what follows
+// from the load's ledger, to the request.
+func wantLedger(t *testing.T, m *meshtest.Mesh, path string) {
+	t.Helper()
+	var ledger struct {
+		Requests []struct {
+			Kind        string
+			Code, Count int
+		}
+		Edges []struct {
+			Source, Destination string
+			Count               int
+		}
+		Exact bool
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(data, &ledger); err != nil {
+		t.Fatal(err)
+	}
+	if !ledger.Exact {
+		t.Fatalf("not every request was answered as expected: %s", data)
+	}
+	total := 0
+	edges, codes := map[string]int{}, map[string]int{}
+	for _, reporter := range []string{"source", "destination"} {
+		for _, e := range ledger.Edges {
+			edges[fmt.Sprintf("%s %s %s", reporter, e.Source, e.Destination)] = e.Count
+			total += e.Count
+		}
+		for _, r := range ledger.Requests {
+			codes[fmt.Sprintf("%s %d", reporter, r.Code)] += r.Count
+		}
+	}
+	got := increases(t, m, `istio_requests_total`, "reporter", "source_app", "destination_app")
+	if diff := cmp.Diff(edges, got); diff != "" {
+		t.Errorf("requests of each edge (-ledger +counted)\n%s", diff)
+	}
+	got = increases(t, m, `istio_requests_total{source_app="load"}`, "reporter", "response_code")
+	if diff := cmp.Diff(codes, got); diff != "" {
+		t.Errorf("requests of the load by code (-ledger +counted)\n%s", diff)
+	}
+	t.Logf("ledger: %d requests on %d edges, all counted by both reporters", total/2, len(ledger.Edges))
+}
+
+// increases counts a metric exactly: see package truth.
+func increases(t *testing.T, m *meshtest.Mesh, metric string, by ...string) map[string]int {
+	t.Helper()
+	samples, err := m.Query(fmt.Sprintf("sum by (%s) (increase(%s[1h] anchored))", strings.Join(by, ", "), metric))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, s := range samples {
+		var key []string
+		for _, l := range by {
+			key = append(key, s.Labels[l])
+		}
+		if s.Value != math.Trunc(s.Value) {
+			t.Errorf("%v of %v is no whole number", key, s.Value)
+		}
+		out[strings.Join(key, " ")] += int(s.Value)
+	}
+	return out
+}
+
+type expression struct{ name, expr string }
+
+// article reads testdata/seed.txt.
+func article(t *testing.T) []expression {
+	t.Helper()
+	data, err := os.ReadFile("testdata/seed.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []expression
+	for _, part := range strings.Split(string(data), "\n== ")[1:] {
+		name, expr, _ := strings.Cut(part, "\n")
+		out = append(out, expression{name, strings.TrimSpace(expr)})
+	}
+	return out
+}
+
+// wantAnswers visits web-app and asks every expression of the article.
+func wantAnswers(t *testing.T, m *meshtest.Mesh) {
+	t.Helper()
+	visitor := m.Run("--service", "visitor", "--", bin.Path("visitor"))
+	for range 2 { // so that each series has grown between two scrapes
+		var codes map[string]int
+		visitor.Call("visit", &codes)
+		if diff := cmp.Diff(map[string]int{"200": 56, "500": 16}, codes); diff != "" {
+			t.Errorf("the visitor was answered (-want +got)\n%s", diff)
+		}
+		m.WaitScraped()
+	}
+	expressions := article(t)
+	if len(expressions) != 21 {
+		t.Errorf("%d expressions in testdata/seed.txt, 21 in the article", len(expressions))
+	}
+	used := 0
+	for _, e := range expressions {
+		samples, err := m.Query(e.expr)
+		if err != nil {
+			t.Errorf("%s: %v", e.name, err)
+			continue
+		}
+		reason, excepted := exceptions[e.name]
+		switch {
+		case excepted && len(samples) > 0:
+			t.Errorf("%s has an answer now: take it from the exceptions (%s)", e.name, reason)
+		case !excepted && len(samples) == 0:
+			t.Errorf("%s: no data for\n%s", e.name, e.expr)
+		case !excepted && !slices.ContainsFunc(samples, func(s meshtest.Sample) bool { return s.Value > 0 && !math.IsInf(s.Value, 0) }):
+			t.Errorf("%s: no value of %d is above zero", e.name, len(samples))
+		}
+		if excepted {
+			used++
+		}
+	}
+	if used != len(exceptions) {
+		t.Errorf("%d exceptions, %d of them in the article", len(exceptions), used)
+	}
+	t.Logf("%d of %d expressions of the article have data, %d excepted", len(expressions)-used, len(expressions), used)
+	wantFigures(t, m)
+}
+
+// wantFigures holds some answers against what the visitor did.
+func wantFigures(t *testing.T, m *meshtest.Mesh) {
+	t.Helper()
+	const webApp = `istio_requests_total{destination_service="web-app.default.svc.cluster.local"}`
+	want := map[string]int{
+		"source visitor 200": 112, "source visitor 500": 32, "destination visitor 200": 112, "destination visitor 500": 32,
+	}
+	if diff := cmp.Diff(want, increases(t, m, webApp, "reporter", "source_app", "response_code")); diff != "" {
+		t.Errorf("requests of web-app (-visitor +counted)\n%s", diff)
+	}
+	want = map[string]int{"source backend.default.svc.cluster.local": 144, "destination backend.default.svc.cluster.local": 144}
+	if diff := cmp.Diff(want, increases(t, m, `istio_requests_total{source_app="web-app"}`, "reporter", "destination_service")); diff != "" {
+		t.Errorf("requests by web-app (-visitor +counted)\n%s", diff)
+	}
+	for _, e := range article(t) {
+		if e.name != "Prometheus Queries: Success rate" {
+			continue
+		}
+		samples, err := m.Query(e.expr)
+		if err != nil || len(samples) != 1 || math.Abs(samples[0].Value-112.0/144) > 0.02 { // rate() extrapolates each series
+			t.Errorf("success rate %v, %v; want %.3f", samples, err, 112.0/144)
+		}
+	}
+}
+
+// wantRules wants the article's alerting rules to be loaded and evaluated.
+func wantRules(t *testing.T, m *meshtest.Mesh) {
+	t.Helper()
+	type rule struct{ Name, Query, Health, Type, LastError string }
+	meshtest.Eventually(t, 30*time.Second, func() error {
+		var data struct {
+			Groups []struct {
+				Name  string
+				Rules []rule
+			}
+		}
+		if err := m.API("rules", &data); err != nil {
+			return err
+		}
+		got := map[string]string{}
+		for _, g := range data.Groups {
+			for _, r := range g.Rules {
+				got[g.Name+" "+r.Name] = r.Type + " " + r.Health + r.LastError
+			}
+		}
+		want := map[string]string{"istio HighErrorRate": "alerting ok", "istio HighLatency": "alerting ok"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New("rules (-want +got)\n" + diff)
+		}
+		return nil
+	})
+}
