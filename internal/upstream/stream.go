@@ -29,6 +29,11 @@ type Stream struct {
 	n      int
 	err    error
 
+	// The same of the write that runs; the writer's goroutine only.
+	wstep func(fd uintptr) bool
+	wout  []byte // still to be written
+	werr  error
+
 	probe   func(fd uintptr)
 	probed  Liveness // owner of the probe only, as polled
 	polled  [1]unix.PollFd
@@ -61,6 +66,7 @@ func (s *Stream) Init(c net.Conn) {
 		if raw, err := sc.SyscallConn(); err == nil {
 			s.raw = raw
 			s.step = s.onReady
+			s.wstep = s.onWritable
 			s.probe = s.onProbe
 		}
 	}
@@ -72,8 +78,50 @@ func (s *Stream) NetConn() net.Conn { return s.conn }
 // Close closes the connection.
 func (s *Stream) Close() error { return s.conn.Close() }
 
-// Write writes all of p.
-func (s *Stream) Write(p []byte) (int, error) { return s.conn.Write(p) }
+// Write writes all of p. One goroutine may write while another reads.
+func (s *Stream) Write(p []byte) (int, error) {
+	if s.raw == nil {
+		return s.conn.Write(p)
+	}
+	s.wout, s.werr = p, nil
+	err := s.raw.Write(s.wstep)
+	n := len(p) - len(s.wout)
+	s.wout = nil
+	if err == nil {
+		err = s.werr
+	}
+	return n, err
+}
+
+// onWritable is the callback of RawConn.Write: false waits until the socket is
+// writable.
+func (s *Stream) onWritable(fd uintptr) bool {
+	var errno syscall.Errno
+	s.wout, errno = sendAll(fd, s.wout)
+	switch errno {
+	case 0:
+	case syscall.EAGAIN:
+		return false
+	default:
+		s.werr = os.NewSyscallError("write", errno)
+	}
+	return true
+}
+
+// sendAll writes p until the socket takes no more, and returns the rest.
+func sendAll(fd uintptr, p []byte) (rest []byte, errno syscall.Errno) {
+	for len(p) > 0 {
+		var n int
+		switch n, errno = send(fd, p); errno {
+		case 0:
+			p = p[n:]
+		case syscall.EINTR:
+		default:
+			return p, errno
+		}
+	}
+	return nil, 0
+}
 
 // Interrupt wakes the goroutine that is blocked in a read of this stream; its
 // read returns os.ErrDeadlineExceeded. Who was interrupted must call Resume
@@ -166,38 +214,31 @@ func (s *Stream) run() (int, error) {
 // until the socket is readable.
 func (s *Stream) onReady(fd uintptr) bool {
 	if s.phase == phaseWrite {
-		for len(s.out) > 0 {
-			n, err := syscall.Write(int(fd), s.out)
-			if n > 0 {
-				s.out = s.out[n:]
-				continue
-			}
-			switch {
-			case errors.Is(err, syscall.EINTR):
-			case errors.Is(err, syscall.EAGAIN):
-				return true // n == 0, err == nil: Exchange goes on
-			default:
-				s.err = os.NewSyscallError("write", err)
-				return true
-			}
+		var errno syscall.Errno
+		switch s.out, errno = sendAll(fd, s.out); errno {
+		case 0:
+			s.phase = phaseWaited
+			return false
+		case syscall.EAGAIN: // n == 0, err == nil: Exchange goes on
+		default:
+			s.err = os.NewSyscallError("write", errno)
 		}
-		s.phase = phaseWaited
-		return false
+		return true
 	}
 	s.buf.Take()
 	for {
-		n, err := syscall.Read(int(fd), s.buf.Free())
+		n, errno := receive(fd, s.buf.Free())
 		switch {
-		case n > 0:
+		case errno == 0 && n > 0:
 			s.buf.Wrote(n)
 			s.n = n
 			return true
-		case err == nil:
+		case errno == 0:
 			s.buf.ReleaseIfEmpty()
 			s.err = io.EOF
 			return true
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
 			s.buf.ReleaseIfEmpty()
 			if s.parked != nil && s.phase == phaseFirst {
 				s.phase = phaseWaited
@@ -206,7 +247,7 @@ func (s *Stream) onReady(fd uintptr) bool {
 			return false
 		default:
 			s.buf.ReleaseIfEmpty()
-			s.err = os.NewSyscallError("read", err)
+			s.err = os.NewSyscallError("read", errno)
 			return true
 		}
 	}
