@@ -36,7 +36,7 @@ type Stream struct {
 
 	probe   func(fd uintptr)
 	probed  Liveness // owner of the probe only, as polled
-	polled  [1]unix.PollFd
+	polled  unix.PollFd
 	expired atomic.Bool
 }
 
@@ -268,10 +268,10 @@ func (s *Stream) Probe() Liveness {
 }
 
 func (s *Stream) onProbe(fd uintptr) {
-	s.polled[0] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
-	_, err := unix.Poll(s.polled[:], 0)
-	switch got := s.polled[0].Revents; {
-	case err != nil: // interrupted: nothing was learnt
+	s.polled = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}
+	errno := pollNow(&s.polled)
+	switch got := s.polled.Revents; {
+	case errno != 0: // interrupted: nothing was learnt
 		s.probed = Quiet
 	case got&(unix.POLLERR|unix.POLLHUP|unix.POLLNVAL) != 0:
 		s.probed = Broken
