@@ -32,19 +32,16 @@ func newSocketPool(size int) *socketPool {
 	return p
 }
 
-// take waits for a socket.
+// take waits for a socket. Who has to wait has asked for sockets before, and
+// filling goes on as long as somebody waits: see refill.
 func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error) {
-	if len(p.fds) <= cap(p.fds)*3/4 {
-		select {
-		case p.want <- struct{}{}:
-		default:
-		}
-	}
 	select {
 	case fd := <-p.fds:
+		p.refill()
 		return fd, nil
 	default:
 	}
+	p.refill()
 	select {
 	case fd := <-p.fds:
 		return fd, nil
@@ -52,6 +49,19 @@ func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error
 		return -1, errCaseGone
 	case <-ctx.Done():
 		return -1, context.Cause(ctx)
+	}
+}
+
+// refill asks for sockets if few are left. It is called after every taking and
+// after every filling: one filling may serve fewer than those who wait, and
+// while somebody waits the pool is empty.
+func (p *socketPool) refill() {
+	if len(p.fds) > cap(p.fds)*3/4 {
+		return
+	}
+	select {
+	case p.want <- struct{}{}:
+	default:
 	}
 }
 
@@ -93,6 +103,7 @@ func (c *Case) fillPools(ctx context.Context) {
 			pool.put(fd)
 		}
 		if err == nil {
+			pool.refill()
 			continue
 		}
 		if ctx.Err() != nil {
@@ -102,10 +113,7 @@ func (c *Case) fillPools(ctx context.Context) {
 		if !sleep(ctx, 100*time.Millisecond) {
 			return
 		}
-		select {
-		case pool.want <- struct{}{}:
-		default:
-		}
+		pool.refill()
 	}
 }
 

@@ -1,6 +1,7 @@
 package intercept_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
 )
@@ -100,6 +102,34 @@ func TestManyDials(t *testing.T) {
 		}()
 	}
 	for range workers {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestBurstOfDials: nobody comes after the burst, so nobody else asks for the
+// sockets that its last ones wait for.
+func TestBurstOfDials(t *testing.T) {
+	c := startCase(t, config(t))
+	role(t, c, "serve", "tcp", ":8080").ready(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	const burst = 500
+	begin := make(chan struct{})
+	errs := make(chan error)
+	for range burst {
+		go func() {
+			<-begin
+			conn, err := c.Dial(ctx, netip.MustParseAddr("10.77.0.9"), 8080)
+			if err == nil {
+				err = conn.Close()
+			}
+			errs <- err
+		}()
+	}
+	close(begin)
+	for range burst {
 		if err := <-errs; err != nil {
 			t.Error(err)
 		}
