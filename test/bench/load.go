@@ -32,11 +32,14 @@ type loadResult struct {
 func loadMain(args []string, out io.Writer) error {
 	fs := flag.NewFlagSet("load", flag.ContinueOnError)
 	addr := fs.String("addr", "", "address")
-	rate := fs.Int("rate", 1000, "requests per second; 0 sends one request per connection and holds it open")
+	rate := fs.Int("rate", 1000, "requests per second; 0 sends one request per connection, says so, and holds them open until its input ends")
 	conns := fs.Int("conns", 16, "connections")
 	dur := fs.Duration("d", 2*time.Second, "duration")
 	if err := fs.Parse(args); err != nil {
 		return fmt.Errorf("flags: %w", err)
+	}
+	if *rate == 0 {
+		return hold(*addr, *conns, out)
 	}
 	var wg sync.WaitGroup
 	results := make([]loadResult, *conns)
@@ -68,6 +71,35 @@ func loadMain(args []string, out io.Writer) error {
 	return json.NewEncoder(out).Encode(sum)
 }
 
+// hold opens connections, has a request in flight on all of them at once, reads
+// the answers, writes one line, and keeps the connections until its input ends.
+func hold(addr string, conns int, out io.Writer) error {
+	open := make([]net.Conn, conns)
+	for i := range open {
+		conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
+		if err != nil {
+			return fmt.Errorf("connect: %w", err)
+		}
+		defer conn.Close()
+		open[i] = conn
+	}
+	for _, conn := range open {
+		if _, err := io.WriteString(conn, request); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+	}
+	for _, conn := range open {
+		if err := readAnswer(bufio.NewReaderSize(conn, 4096)); err != nil {
+			return err
+		}
+	}
+	if _, err := fmt.Fprintln(out, "held"); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
 func oneConn(addr string, rate, conns, i int, begin time.Time, dur time.Duration) (loadResult, error) {
 	var r loadResult
 	conn, err := net.DialTimeout("tcp", addr, 10*time.Second)
@@ -76,14 +108,6 @@ func oneConn(addr string, rate, conns, i int, begin time.Time, dur time.Duration
 	}
 	defer conn.Close()
 	br := bufio.NewReaderSize(conn, 4096)
-	if rate == 0 {
-		if err := exchange(conn, br); err != nil {
-			return r, err
-		}
-		r.Requests++
-		time.Sleep(time.Until(begin.Add(dur)))
-		return r, nil
-	}
 	gap := time.Second * time.Duration(conns) / time.Duration(rate)
 	due := begin.Add(gap * time.Duration(i) / time.Duration(conns))
 	for ; due.Before(begin.Add(dur)); due = due.Add(gap) {
@@ -105,6 +129,10 @@ func exchange(conn net.Conn, br *bufio.Reader) error {
 	if _, err := io.WriteString(conn, request); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
+	return readAnswer(br)
+}
+
+func readAnswer(br *bufio.Reader) error {
 	length := -1
 	for first := true; ; first = false {
 		line, err := br.ReadSlice('\n')
@@ -155,8 +183,7 @@ func atRate(ctx context.Context, addr string, rate, conns int, d time.Duration) 
 	out, err := exec.CommandContext(ctx, "taskset", "-c", loadCore, self, "load", "-addr", addr,
 		"-rate", strconv.Itoa(rate), "-conns", strconv.Itoa(conns), "-d", d.String()).Output()
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			err = fmt.Errorf("%w: %s", err, exit.Stderr)
 		}
 		return loadResult{}, fmt.Errorf("constant load on %s: %w", addr, err)
@@ -175,6 +202,28 @@ var (
 	wrkRequests = regexp.MustCompile(`(\d+) requests in`)
 	wrkErrors   = regexp.MustCompile(`Socket errors: .*|Non-2xx or 3xx responses: .*`)
 )
+
+var h2loadDone = regexp.MustCompile(`(\d+) succeeded, (\d+) failed, (\d+) errored`)
+
+// inTicks sends a burst of constant load with h2load, which sends on all
+// connections in the same moment and then rests. Its latencies are those of a
+// queue and are not used.
+func inTicks(ctx context.Context, addr string, rate, conns int, d time.Duration) (loadResult, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*d)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "taskset", "-c", loadCore, "h2load", "--h1", "-t1", "-c"+strconv.Itoa(conns),
+		"--rps="+strconv.FormatFloat(float64(rate)/float64(conns), 'f', -1, 64),
+		"-D", strconv.Itoa(max(1, int(d.Round(time.Second).Seconds()))), "http://"+addr+"/bench").CombinedOutput()
+	if err != nil {
+		return loadResult{}, fmt.Errorf("h2load on %s: %w\n%s", addr, err, out)
+	}
+	m := h2loadDone.FindSubmatch(out)
+	if m == nil || string(m[2]) != "0" || string(m[3]) != "0" {
+		return loadResult{}, fmt.Errorf("h2load on %s said: %s", addr, out)
+	}
+	n, err := strconv.Atoi(string(m[1]))
+	return loadResult{Requests: n}, err
+}
 
 // atMax sends a burst as fast as answers come, with wrk.
 func atMax(ctx context.Context, addr string, conns int, d time.Duration) (loadResult, error) {

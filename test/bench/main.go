@@ -23,6 +23,7 @@ type settings struct {
 	rounds int
 	burst  time.Duration
 	json   string
+	idle   float64
 }
 
 func main() {
@@ -38,6 +39,7 @@ func main() {
 	flag.IntVar(&s.rounds, "rounds", 8, "rounds; each proxy has each kind of load once a round")
 	flag.DurationVar(&s.burst, "burst", 2*time.Second, "length of one burst of load")
 	flag.StringVar(&s.json, "json", "dist/bench.json", "file for the figures as JSON")
+	flag.Float64Var(&s.idle, "sidecar-mib", 0, "measured memory of an idle vitrine-proxy, to be reported with the rest; 0 is not measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, s, os.Stdout, os.Stderr)
@@ -83,6 +85,11 @@ func run(ctx context.Context, s settings, out, progress io.Writer) error {
 		return err
 	}
 	report := res.report()
+	if report.TelemetryNanos, err = telemetryNanos(); err != nil {
+		return err
+	}
+	report.TelemetryShare = report.TelemetryNanos / 1000 / report.Rows[0].CPUMicrosC64
+	report.SidecarIdleMiB = s.idle
 	if err := report.write(out); err != nil {
 		return err
 	}

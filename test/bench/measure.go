@@ -41,6 +41,23 @@ func cpuNanos(pid int) (uint64, error) {
 	return sum, nil
 }
 
+// cpuTicks are the clock ticks that all threads spent in user mode and in all,
+// by which the time of cpuNanos is split.
+func cpuTicks(pid int) (user, all float64, err error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+	}
+	// proc(5): utime and stime are fields 14 and 15; 3 follows the name in brackets.
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	user, err = strconv.ParseFloat(fields[11], 64)
+	if err != nil {
+		return 0, 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
+	}
+	system, err := strconv.ParseFloat(fields[12], 64)
+	return user, user + system, err
+}
+
 // pssMiB is the proportional set size.
 func pssMiB(pid int) (float64, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
@@ -64,12 +81,25 @@ func held(ctx context.Context, p *proc, conns int) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("find the load client: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, "taskset", "-c", loadCore, self, "load", "-addr", p.addr, "-rate", "0", "-conns", strconv.Itoa(conns), "-d", "4s")
+	cmd := exec.CommandContext(ctx, "taskset", "-c", loadCore, self, "load", "-addr", p.addr, "-rate", "0", "-conns", strconv.Itoa(conns))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return 0, fmt.Errorf("open connections: %w", err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, fmt.Errorf("open connections: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return 0, fmt.Errorf("open connections: %w", err)
 	}
-	time.Sleep(3 * time.Second)
-	mib, err := pssMiB(p.pid())
+	_, err = bufio.NewReader(out).ReadString('\n')
+	var mib float64
+	if err == nil {
+		time.Sleep(500 * time.Millisecond) // what it does after the last answer
+		mib, err = pssMiB(p.pid())
+	}
+	_ = in.Close() // it may have ended already
 	if werr := cmd.Wait(); err == nil && werr != nil {
 		err = fmt.Errorf("hold %d connections to %s: %w", conns, p.name, werr)
 	}
@@ -111,7 +141,7 @@ func syscallsPerRequest(ctx context.Context, p *proc, dir string) (float64, erro
 var mallocs = regexp.MustCompile(`mallocs (\d+)`)
 
 // allocsPerRequest asks our own hop, which prints its count of allocations on
-// SIGUSR1, before and after 2 s of load. Peers are not asked.
+// SIGUSR1, before and after bursts of load. Peers are not asked.
 func allocsPerRequest(ctx context.Context, p *proc) (float64, error) {
 	count := func() (float64, error) {
 		before, err := os.ReadFile(p.log)
@@ -133,17 +163,24 @@ func allocsPerRequest(ctx context.Context, p *proc) (float64, error) {
 		}
 		return 0, fmt.Errorf("%s did not print its allocations", p.name)
 	}
-	if _, err := atMax(ctx, p.addr, 16, time.Second); err != nil { // pools and handles are warm
-		return 0, err
+	// Opening the connections is no part of it: it happens in both bursts alike.
+	// The first of them all makes pools and handles warm.
+	var allocs [3]float64
+	var requests [3]int
+	for i, d := range []time.Duration{time.Second, time.Second, 4 * time.Second} {
+		before, err := count()
+		if err != nil {
+			return 0, err
+		}
+		r, err := atMax(ctx, p.addr, 16, d)
+		if err != nil {
+			return 0, err
+		}
+		after, err := count()
+		if err != nil {
+			return 0, err
+		}
+		allocs[i], requests[i] = after-before, r.Requests
 	}
-	before, err := count()
-	if err != nil {
-		return 0, err
-	}
-	r, err := atMax(ctx, p.addr, 16, 2*time.Second)
-	if err != nil {
-		return 0, err
-	}
-	after, err := count()
-	return (after - before) / float64(r.Requests), err
+	return (allocs[2] - allocs[1]) / float64(requests[2]-requests[1]), nil
 }

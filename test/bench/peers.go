@@ -18,7 +18,7 @@ const (
 	loadCore  = "1"
 )
 
-const originAddr = "127.0.0.1:18079"
+const originAddr = "127.0.0.1:29079"
 
 // proc is one server of the comparison.
 type proc struct {
@@ -47,6 +47,10 @@ func (p *proc) stop() {
 
 // start runs a server pinned to a core and waits until it listens.
 func start(ctx context.Context, dir, name, addr, core string, argv ...string) (*proc, error) {
+	if conn, err := net.DialTimeout("tcp", addr, time.Second); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("start %s: something else listens on %s", name, addr)
+	}
 	log := filepath.Join(dir, name+".log")
 	f, err := os.Create(log)
 	if err != nil {
@@ -90,7 +94,7 @@ func startOrigin(ctx context.Context, dir string) (*proc, error) {
 func startProxies(ctx context.Context, bin, dir string) ([]*proc, error) {
 	nginx, err := writeFile(dir, "nginx.conf", nginxConf(dir, "nginx",
 		"upstream o { server "+originAddr+"; keepalive 1100; keepalive_requests 1000000000; }\n"+
-			"server { listen 127.0.0.1:18082; location / { proxy_pass http://o; proxy_http_version 1.1; proxy_set_header Connection \"\";"+
+			"server { listen 127.0.0.1:29082; location / { proxy_pass http://o; proxy_http_version 1.1; proxy_set_header Connection \"\";"+
 			" proxy_set_header X-Request-Id $request_id; proxy_set_header X-Forwarded-Proto http; } }"))
 	if err != nil {
 		return nil, err
@@ -108,11 +112,11 @@ func startProxies(ctx context.Context, bin, dir string) ([]*proc, error) {
 		argv       []string
 	}
 	peers := []peer{
-		{"vitrine", "127.0.0.1:18080", []string{filepath.Join(bin, "hop"), "-listen", "127.0.0.1:18080", "-origin", originAddr}},
-		{"haproxy", "127.0.0.1:18081", []string{"haproxy", "-db", "-f", haproxy}},
-		{"nginx", "127.0.0.1:18082", []string{"nginx", "-c", nginx}},
-		{"envoy", "127.0.0.1:18083", []string{filepath.Join(bin, "envoy"), "-c", envoy, "--concurrency", "1", "-l", "error"}},
-		{"reverseproxy", "127.0.0.1:18084", []string{filepath.Join(bin, "reverseproxy"), "-listen", "127.0.0.1:18084", "-origin", originAddr}},
+		{"vitrine", "127.0.0.1:29080", []string{filepath.Join(bin, "hop"), "-listen", "127.0.0.1:29080", "-origin", originAddr}},
+		{"haproxy", "127.0.0.1:29081", []string{"haproxy", "-db", "-f", haproxy}},
+		{"nginx", "127.0.0.1:29082", []string{"nginx", "-c", nginx}},
+		{"envoy", "127.0.0.1:29083", []string{filepath.Join(bin, "envoy"), "-c", envoy, "--concurrency", "1", "-l", "error"}},
+		{"reverseproxy", "127.0.0.1:29084", []string{filepath.Join(bin, "reverseproxy"), "-listen", "127.0.0.1:29084", "-origin", originAddr}},
 	}
 	var out []*proc
 	for _, p := range peers {
@@ -160,7 +164,7 @@ defaults
   unique-id-format %{+X}o\ %ci:%cp_%fi:%fp_%Ts_%rt:%pid
   unique-id-header X-Request-Id
 frontend in
-  bind 127.0.0.1:18081
+  bind 127.0.0.1:29081
   http-request set-header X-Forwarded-Proto http
   default_backend out
 backend out
@@ -169,7 +173,7 @@ backend out
 
 const envoyConf = `static_resources:
   listeners:
-  - address: {socket_address: {address: 127.0.0.1, port_value: 18083}}
+  - address: {socket_address: {address: 127.0.0.1, port_value: 29083}}
     filter_chains:
     - filters:
       - name: envoy.filters.network.http_connection_manager
@@ -190,5 +194,5 @@ const envoyConf = `static_resources:
     circuit_breakers: {thresholds: [{max_connections: 8192, max_pending_requests: 8192, max_requests: 8192}]}
     load_assignment:
       cluster_name: o
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 18079}}}}]}]
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 29079}}}}]}]
 `

@@ -15,7 +15,8 @@ import (
 const (
 	loadC64 = iota
 	loadC16
-	loadRate
+	loadEven
+	loadTicks
 	loadKinds
 )
 
@@ -32,7 +33,11 @@ type row struct {
 	Name           string     `json:"name"`
 	CPUMicrosC64   float64    `json:"cpuMicrosC64"`
 	CPUMicrosC16   float64    `json:"cpuMicrosC16"`
-	CPUMicros1000  float64    `json:"cpuMicros1000rps"`
+	CPUMicrosEven  float64    `json:"cpuMicros1000rpsEven"`  // requests at even distances
+	CPUMicrosTicks float64    `json:"cpuMicros1000rpsTicks"` // 16 requests in the same moment
+	UserC64        float64    `json:"userShareC64"`          // of the CPU time
+	UserC16        float64    `json:"userShareC16"`
+	UserEven       float64    `json:"userShare1000rpsEven"`
 	RequestsPerSec float64    `json:"requestsPerSecondC64"`
 	AddedMicros    [3]float64 `json:"addedMicrosP50P90P99"`
 	IdleMiB        float64    `json:"idlePSSMiB"`
@@ -42,18 +47,23 @@ type row struct {
 	Allocs         *float64   `json:"allocsPerRequest,omitempty"`
 	RatioC64       float64    `json:"vitrineRatioC64"` // ours divided by this one
 	RatioC16       float64    `json:"vitrineRatioC16"`
-	Ratio1000      float64    `json:"vitrineRatio1000rps"`
+	RatioEven      float64    `json:"vitrineRatio1000rpsEven"`
+	RatioTicks     float64    `json:"vitrineRatio1000rpsTicks"`
 
-	allRounds      [loadKinds][]float64 // CPU µs per request, per round
+	allRounds      [loadKinds][]float64  // CPU µs per request, per round
+	ticks          [loadKinds][2]float64 // clock ticks, user mode and all, over all rounds
 	allRoundsAdded [][3]float64
 }
 
 // report is the whole outcome.
 type report struct {
-	Rounds       int        `json:"rounds"`
-	Time         time.Time  `json:"time"`
-	DirectMicros [3]float64 `json:"directMicrosP50P90P99"`
-	Rows         []row      `json:"proxies"`
+	Rounds         int        `json:"rounds"`
+	Time           time.Time  `json:"time"`
+	DirectMicros   [3]float64 `json:"directMicrosP50P90P99"`
+	TelemetryNanos float64    `json:"telemetryNanosPerRequest"`
+	TelemetryShare float64    `json:"telemetryShareC64"`
+	SidecarIdleMiB float64    `json:"sidecarIdlePSSMiB,omitempty"` // the whole vitrine-proxy: control plane, 100 services
+	Rows           []row      `json:"proxies"`
 }
 
 func newResults(s settings, proxies []*proc) *results {
@@ -105,6 +115,10 @@ func (r *results) round(ctx context.Context, n int) error {
 
 func (r *results) burst(ctx context.Context, kind, at int) error {
 	p := r.proxies[at]
+	userBefore, allBefore, err := cpuTicks(p.pid())
+	if err != nil {
+		return err
+	}
 	before, err := cpuNanos(p.pid())
 	if err != nil {
 		return err
@@ -116,8 +130,10 @@ func (r *results) burst(ctx context.Context, kind, at int) error {
 		load, err = atMax(ctx, p.addr, 64, r.s.burst)
 	case loadC16:
 		load, err = atMax(ctx, p.addr, 16, r.s.burst)
-	default:
+	case loadEven:
 		load, err = atRate(ctx, p.addr, 1000, 16, r.s.burst)
+	case loadTicks:
+		load, err = inTicks(ctx, p.addr, 1000, 16, r.s.burst)
 	}
 	if err != nil {
 		return err
@@ -127,12 +143,18 @@ func (r *results) burst(ctx context.Context, kind, at int) error {
 	if err != nil {
 		return err
 	}
+	user, all, err := cpuTicks(p.pid())
+	if err != nil {
+		return err
+	}
 	row := &r.rows[at]
+	row.ticks[kind][0] += user - userBefore
+	row.ticks[kind][1] += all - allBefore
 	row.allRounds[kind] = append(row.allRounds[kind], float64(after-before)/1000/float64(load.Requests))
 	switch kind {
 	case loadC64:
 		row.RequestsPerSec = math.Max(row.RequestsPerSec, float64(load.Requests)/took.Seconds())
-	case loadRate:
+	case loadEven:
 		row.allRoundsAdded = append(row.allRoundsAdded, [3]float64(load.Micros))
 	}
 	return nil
@@ -198,7 +220,11 @@ func (r *results) report() report {
 		row := &rep.Rows[i]
 		row.CPUMicrosC64 = median(row.allRounds[loadC64])
 		row.CPUMicrosC16 = median(row.allRounds[loadC16])
-		row.CPUMicros1000 = median(row.allRounds[loadRate])
+		row.CPUMicrosEven = median(row.allRounds[loadEven])
+		row.CPUMicrosTicks = median(row.allRounds[loadTicks])
+		row.UserC64 = row.ticks[loadC64][0] / row.ticks[loadC64][1]
+		row.UserC16 = row.ticks[loadC16][0] / row.ticks[loadC16][1]
+		row.UserEven = row.ticks[loadEven][0] / row.ticks[loadEven][1]
 		for q := range 3 {
 			row.AddedMicros[q] = median(column(row.allRoundsAdded, q))
 		}
@@ -208,28 +234,45 @@ func (r *results) report() report {
 		row := &rep.Rows[i]
 		row.RatioC64 = ours.CPUMicrosC64 / row.CPUMicrosC64
 		row.RatioC16 = ours.CPUMicrosC16 / row.CPUMicrosC16
-		row.Ratio1000 = ours.CPUMicros1000 / row.CPUMicros1000
+		row.RatioEven = ours.CPUMicrosEven / row.CPUMicrosEven
+		row.RatioTicks = ours.CPUMicrosTicks / row.CPUMicrosTicks
 	}
 	return rep
 }
 
-// write prints the table.
+// write prints two tables: what a request costs, and the rest.
 func (rep report) write(out io.Writer) error {
 	fmt.Fprintf(out, "One proxy hop, HTTP/1.1 keep-alive, 1 KiB; medians of %d interleaved rounds; one core for the proxy.\n", rep.Rounds)
-	fmt.Fprintf(out, "vitrine with all telemetry, peers with none. Direct p50/p90/p99 at 1,000/s: %.0f/%.0f/%.0f µs.\n\n", rep.DirectMicros[0], rep.DirectMicros[1], rep.DirectMicros[2])
+	fmt.Fprintln(out, "vitrine with all telemetry, peers with none. 64 and 16 connections as fast as they go; 1,000 requests/s at even")
+	fmt.Fprint(out, "distances (each wakes an idle proxy) and in ticks of 16 at once. user is the share of CPU time outside the kernel.\n\n")
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "proxy\tCPU µs/req c64\tc16\t1000/s\tvitrine÷it c64\tc16\t1000/s\tadded µs p50\tp90\tp99\tPSS MiB idle\t64\t1000 conns\tsyscalls/req\tallocs/req\t")
-	for _, r := range rep.Rows {
+	fmt.Fprintln(tw, "proxy\tCPU µs/req c64\tc16\teven\tticks\tuser c64\tc16\teven\tvitrine÷it c64\tc16\teven\tticks\tmax req/s\t")
+	for i := range rep.Rows {
+		r := &rep.Rows[i]
+		fmt.Fprintf(tw, "%s\t%.1f\t%.1f\t%.1f\t%.1f\t%.0f%%\t%.0f%%\t%.0f%%\t%.2f\t%.2f\t%.2f\t%.2f\t%.0f\t\n", r.Name,
+			r.CPUMicrosC64, r.CPUMicrosC16, r.CPUMicrosEven, r.CPUMicrosTicks, 100*r.UserC64, 100*r.UserC16, 100*r.UserEven,
+			r.RatioC64, r.RatioC16, r.RatioEven, r.RatioTicks, r.RequestsPerSec)
+	}
+	if err := tw.Flush(); err != nil {
+		return fmt.Errorf("print table: %w", err)
+	}
+	fmt.Fprintf(out, "\nAdded latency at 1,000/s evenly (direct p50/p90/p99: %.0f/%.0f/%.0f µs); memory as PSS.\n\n", rep.DirectMicros[0], rep.DirectMicros[1], rep.DirectMicros[2])
+	fmt.Fprintln(tw, "proxy\tadded µs p50\tp90\tp99\tMiB idle\t64 conns\t1000 conns\tsyscalls/req\tallocs/req\t")
+	for i := range rep.Rows {
+		r := &rep.Rows[i]
 		allocs := "-"
 		if r.Allocs != nil {
 			allocs = fmt.Sprintf("%.3f", *r.Allocs)
 		}
-		fmt.Fprintf(tw, "%s\t%.1f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\t%+.0f\t%+.0f\t%+.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t\n", r.Name,
-			r.CPUMicrosC64, r.CPUMicrosC16, r.CPUMicros1000, r.RatioC64, r.RatioC16, r.Ratio1000,
+		fmt.Fprintf(tw, "%s\t%+.0f\t%+.0f\t%+.0f\t%.1f\t%.1f\t%.1f\t%.2f\t%s\t\n", r.Name,
 			r.AddedMicros[0], r.AddedMicros[1], r.AddedMicros[2], r.IdleMiB, r.MiB64, r.MiB1000, r.Syscalls, allocs)
 	}
 	if err := tw.Flush(); err != nil {
 		return fmt.Errorf("print table: %w", err)
+	}
+	fmt.Fprintf(out, "\ntelemetry: %.0f ns per request, %.1f %% of the hop at c64\n", rep.TelemetryNanos, 100*rep.TelemetryShare)
+	if rep.SidecarIdleMiB > 0 {
+		fmt.Fprintf(out, "vitrine-proxy idle with a control plane and 100 services: %.1f MiB\n", rep.SidecarIdleMiB)
 	}
 	return nil
 }

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 need=()
-for p in haproxy:haproxy nginx:nginx-light wrk:wrk strace:strace taskset:util-linux; do
+for p in haproxy:haproxy nginx:nginx-light wrk:wrk h2load:nghttp2-client strace:strace taskset:util-linux; do
   command -v "${p%%:*}" >/dev/null || [ -x "/usr/sbin/${p%%:*}" ] || need+=("${p##*:}")
 done
 if [ ${#need[@]} -gt 0 ]; then
@@ -29,4 +29,13 @@ if [ ! -x "$dir/envoy" ]; then
   fi
 fi
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$dir/" ./test/bench/...
-exec "$dir/bench" -bin "$dir" "$@"
+
+# The memory of a whole idle sidecar comes from the test that holds it to its bound.
+idle=0
+if out=$(go test -count=1 -run '^TestIdleMemory$' -v ./internal/local 2>&1); then
+  idle=$(sed -n 's/.*PSS \([0-9.]*\) MiB.*/\1/p' <<<"$out" | sort -g | tail -1)
+else
+  echo "note: the memory of an idle vitrine-proxy was not measured:" >&2
+  tail -5 <<<"$out" >&2
+fi
+exec "$dir/bench" -bin "$dir" -sidecar-mib "${idle:-0}" "$@"

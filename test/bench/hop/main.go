@@ -27,8 +27,8 @@ import (
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:18080", "address to listen on")
-	origin := flag.String("origin", "127.0.0.1:18079", "address of the origin")
+	listen := flag.String("listen", "127.0.0.1:29080", "address to listen on")
+	origin := flag.String("origin", "127.0.0.1:29079", "address of the origin")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *listen, *origin)
@@ -111,7 +111,7 @@ func config(origin netip.AddrPort) *mesh.NodeConfig {
 		domains := []string{name, name + ".default.svc.cluster.local"}
 		endpoint := mesh.Endpoint{Address: origin, Workload: mesh.DefaultNamespace + "/origin-1"}
 		if i == 50 {
-			domains = append(domains, "origin.test", "127.0.0.1", "127.0.0.1:18080")
+			domains = append(domains, "origin.test", "127.0.0.1", "127.0.0.1:29080")
 		}
 		ref := mesh.ServiceRef{Host: name + ".default.svc.cluster.local", Name: name, Namespace: mesh.DefaultNamespace}
 		cluster := "outbound|80||" + ref.Host

@@ -13,8 +13,8 @@ import (
 )
 
 func main() {
-	listen := flag.String("listen", "127.0.0.1:18084", "address to listen on")
-	origin := flag.String("origin", "127.0.0.1:18079", "address of the origin")
+	listen := flag.String("listen", "127.0.0.1:29084", "address to listen on")
+	origin := flag.String("origin", "127.0.0.1:29079", "address of the origin")
 	flag.Parse()
 	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: *origin})
 	proxy.Transport = &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 4096, IdleConnTimeout: time.Hour, DisableCompression: true}
