@@ -12,6 +12,7 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
 )
 
 const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -65,6 +66,8 @@ type http1Conn struct {
 	*conn
 	x      *exchange // nil while waiting for a request
 	parked func()    // onParked, made once
+
+	entered *upstream.Endpoint // which counts the request that is being forwarded
 }
 
 func (h *http1Conn) serve(ctx context.Context) {

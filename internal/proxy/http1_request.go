@@ -31,8 +31,9 @@ func (h *http1Conn) forwardRequest(ctx context.Context) bool {
 	if x.routed.timeout > 0 {
 		x.deadline = x.rec.Start + int64(x.routed.timeout)
 	}
-	x.routed.endpoint.Enter()
-	defer x.routed.endpoint.Leave()
+	h.entered = x.routed.endpoint
+	h.entered.Enter()
+	defer func() { h.entered.Leave() }() // x may be another's by then
 	if x.reqBody.Done() {
 		return h.sendWhole(ctx)
 	}
@@ -91,7 +92,8 @@ func (h *http1Conn) rejectBody(err error) bool {
 	return false
 }
 
-// connect takes a pooled connection, unless fresh is set, or opens one.
+// connect takes a pooled connection, unless fresh is set, or opens one, to
+// another endpoint if need be.
 func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *failure) {
 	x := h.x
 	x.rec.Upstream = x.routed.endpoint.Addr()
@@ -101,6 +103,10 @@ func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *f
 		}
 	}
 	up, err := x.routed.dial(ctx)
+	for retries := 0; err != nil && retries < connectRetries && h.elsewhere(ctx, &x.routed.destination, &x.rec, err); retries++ {
+		h.entered = x.routed.endpoint
+		up, err = x.routed.dial(ctx)
+	}
 	if err == nil {
 		return up, nil
 	}

@@ -89,7 +89,7 @@ func (x *h2stream) serve(ctx context.Context) (reset bool) {
 	}
 	x.rec.Cluster, x.rec.Upstream = x.routed.cluster.Name, x.routed.endpoint.Addr()
 	x.routed.endpoint.Enter()
-	defer x.routed.endpoint.Leave()
+	defer func() { x.routed.endpoint.Leave() }() // of the last one that was tried
 	if x.routed.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, x.routed.timeout)
@@ -160,7 +160,7 @@ func (x *h2stream) exchange(ctx context.Context) (reset bool) {
 		return x.fail(failUpstream)
 	}
 	start := telemetry.Now()
-	res, err := x.s.p.h2sessionOf(&x.routed.destination).transport.RoundTrip(out)
+	res, err := x.send(ctx, out)
 	if err != nil {
 		return x.broke(ctx, err)
 	}
@@ -170,6 +170,29 @@ func (x *h2stream) exchange(ctx context.Context) (reset bool) {
 	}
 	defer res.Body.Close()
 	return x.respond(ctx, res)
+}
+
+// send sends the request and waits for the head of the response. If there is no
+// connection to be had, it tries other endpoints.
+func (x *h2stream) send(ctx context.Context, out *http.Request) (*http.Response, error) {
+	for retries := 0; ; retries++ {
+		res, err := x.s.p.h2sessionOf(&x.routed.destination).transport.RoundTrip(out)
+		var dial *dialError
+		if err == nil || !errors.As(err, &dial) || retries == connectRetries || x.r.Context().Err() != nil ||
+			!x.s.elsewhere(ctx, &x.routed.destination, &x.rec, dial.err) {
+			return res, err
+		}
+		if x.head.GRPC {
+			x.rec.Live() // on the new edge
+		}
+		if x.body != nil {
+			body, err := x.body.handle()
+			if err != nil {
+				return nil, err
+			}
+			out.Body = body
+		}
+	}
 }
 
 // request is what goes upstream.

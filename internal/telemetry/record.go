@@ -163,18 +163,20 @@ func (rec Record) AddResponseMessages(n uint64) {
 }
 
 // Live has the message counters of a gRPC stream reported at every
-// Options.ReportInterval, not only at its end. Edge is set before and not
-// changed afterwards.
+// Options.ReportInterval, not only at its end. Edge is set before; if it
+// changes, which it may until the first message, Live is called again.
 func (rec Record) Live() {
 	a := rec.account
-	if a == nil || rec.Done() || a.live || a.Edge == nil {
+	if a == nil || rec.Done() || a.Edge == nil {
 		return
 	}
-	a.live = true
 	a.mu.Lock()
 	a.liveEdge = a.Edge
 	a.mu.Unlock()
-	a.r.live.addStream(a, rec.gen)
+	if !a.live {
+		a.live = true
+		a.r.live.addStream(a, rec.gen)
+	}
 }
 
 // Finish ends the account: it counts the request in the series of its edge and
