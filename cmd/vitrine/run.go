@@ -67,8 +67,12 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 	if err != nil {
 		return err
 	}
-	if err := syscall.Exec(resp.Exec[0], resp.Exec, os.Environ()); err != nil {
-		return fmt.Errorf("start %s: %w", resp.Exec[0], err)
+	command, err := resp.Command(&cfg)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Exec(command[0], command, os.Environ()); err != nil {
+		return fmt.Errorf("start %s: %w", command[0], err)
 	}
 	return nil
 }

@@ -94,12 +94,23 @@ type RunPort struct {
 	Protocol string `json:"protocol,omitempty"` // as in a port name; "" is detected
 }
 
-// RunResponse tells the caller what to execute.
+// RunResponse tells the caller what was made of its program.
 type RunResponse struct {
-	Pod       string   `json:"pod"`
-	Namespace string   `json:"namespace"`
-	IP        string   `json:"ip"`
-	Exec      []string `json:"exec"` // program and arguments
+	Pod       string `json:"pod"`
+	Namespace string `json:"namespace"`
+	IP        string `json:"ip"`
+	Bootstrap string `json:"bootstrap"` // file below the run directory, for Command
+}
+
+// Command is the command line that serves the program: the vitrine-proxy of this
+// very installation, or the one that cfg names, and never a program that the
+// control plane names.
+func (r *RunResponse) Command(cfg *Config) ([]string, error) {
+	own := Config{ProxyBinary: cfg.ProxyBinary}
+	if err := own.findProxy(); err != nil {
+		return nil, err
+	}
+	return []string{own.ProxyBinary, "sidecar", "--bootstrap", r.Bootstrap}, nil
 }
 
 // apiError is the body of every answer that is not 2xx.

@@ -11,9 +11,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrNotRunning says that nothing answers in the run directory.
@@ -34,12 +37,46 @@ func NewClient(runDir string) *Client {
 	c := &Client{socket: filepath.Join(runDir, controlSocket)}
 	c.http.Transport = &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", c.socket)
-		},
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 	}
 	return c
+}
+
+// dial connects to the control socket. What answers there is believed, and what
+// it says is executed, so it must be the user's own: neither the directory (below
+// /tmp for who has no XDG_RUNTIME_DIR) nor the socket may be another user's.
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	if err := checkRunDir(filepath.Dir(c.socket)); err != nil {
+		return nil, err
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.socket)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPeer(conn.(*net.UnixConn), os.Geteuid()); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// checkPeer wants the socket at the other end to have been opened by the given
+// user (unix(7), SO_PEERCRED).
+func checkPeer(conn *net.UnixConn, uid int) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("ask who serves the control socket: %w", err)
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err := errors.Join(err, credErr); err != nil {
+		return fmt.Errorf("ask who serves the control socket: %w", err)
+	}
+	if int(cred.Uid) != uid {
+		return fmt.Errorf("%w: user %d serves its control socket", errForeign, cred.Uid)
+	}
+	return nil
 }
 
 // Status asks what runs. It returns ErrNotRunning if nothing does.
@@ -70,7 +107,17 @@ func (c *Client) Down(ctx context.Context) error {
 // Run registers a program.
 func (c *Client) Run(ctx context.Context, r RunRequest) (RunResponse, error) {
 	var out RunResponse
-	return out, c.call(ctx, http.MethodPost, "/v1/run", r, &out)
+	if err := c.call(ctx, http.MethodPost, "/v1/run", r, &out); err != nil {
+		return RunResponse{}, err
+	}
+	runDir, err := filepath.Abs(filepath.Dir(c.socket))
+	if err != nil {
+		return RunResponse{}, fmt.Errorf("run directory: %w", err)
+	}
+	if rel, err := filepath.Rel(runDir, out.Bootstrap); err != nil || !filepath.IsLocal(rel) {
+		return RunResponse{}, fmt.Errorf("the control plane names the file %q, which is not below %s: is it of the same version?", out.Bootstrap, runDir)
+	}
+	return out, nil
 }
 
 // LogRequest chooses what Logs copies.
@@ -135,6 +182,9 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 				return nil, fmt.Errorf("%w: the control plane is gone, but %d workloads of it go on: `vitrine up` takes them over, `vitrine down` stops them", ErrNotRunning, n)
 			}
 			return nil, fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+		}
+		if errors.Is(err, errForeign) {
+			return nil, errors.Unwrap(err) // without the made-up URL
 		}
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("the mesh of %s belongs to another user: name your own with --run-dir", filepath.Dir(c.socket))

@@ -114,14 +114,7 @@ func (c *Config) Normalize() error {
 	if len(errs) > 0 {
 		return &ConfigError{Reasons: errs}
 	}
-	if c.ProxyBinary == "" {
-		path, err := findProxy()
-		if err != nil {
-			return err
-		}
-		c.ProxyBinary = path
-	}
-	return c.checkProxy()
+	return c.findProxy()
 }
 
 // maxRunDir is the longest path of the control socket that leaves room for the
@@ -185,8 +178,15 @@ func checkLoopback(flag, addr string) error {
 	return nil
 }
 
-// checkProxy wants an absolute path of a program.
-func (c *Config) checkProxy() error {
+// findProxy completes ProxyBinary to the absolute path of a program.
+func (c *Config) findProxy() error {
+	if c.ProxyBinary == "" {
+		path, err := findProxy()
+		if err != nil {
+			return err
+		}
+		c.ProxyBinary = path
+	}
 	abs, err := filepath.Abs(c.ProxyBinary)
 	if err != nil {
 		return fmt.Errorf("--proxy-binary: %w", err)

@@ -52,10 +52,7 @@ func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error)
 	m.runs[w.Key()] = registration{service: service}
 	m.plane.SetServices("run", m.runServices())
 	m.mu.Unlock()
-	return RunResponse{
-		Pod: w.Name, Namespace: w.Namespace, IP: w.IP.String(),
-		Exec: []string{m.cfg.ProxyBinary, "sidecar", "--bootstrap", bootstrap},
-	}, nil
+	return RunResponse{Pod: w.Name, Namespace: w.Namespace, IP: w.IP.String(), Bootstrap: bootstrap}, nil
 }
 
 // unregister forgets a program that ended; its service goes with the last one.

@@ -28,6 +28,25 @@ const (
 // ErrRunning says that the run directory already has a live control plane.
 var ErrRunning = errors.New("a mesh is already running")
 
+// errForeign says that a run directory, or what answers in it, is not the
+// user's own.
+var errForeign = errors.New("this is not a mesh of yours")
+
+// checkRunDir wants a directory, not a link to one, that the user owns and
+// nobody else may write to: whoever else can write there could put sockets in
+// the place of ours. Of a directory that does not exist the error is
+// fs.ErrNotExist.
+func checkRunDir(dir string) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at run directory: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%w: run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", errForeign, dir)
+	}
+	return nil
+}
+
 // lockRunDir makes the run directory and takes its lock for the life of the
 // returned file. The kernel drops the lock when the process dies, however it
 // dies, so a lock file is never stale.
@@ -35,13 +54,8 @@ func lockRunDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
 	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return nil, fmt.Errorf("look at run directory: %w", err)
-	}
-	// Whoever else can write there could put its own sockets in our place.
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", dir)
+	if err := checkRunDir(dir); err != nil {
+		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
