@@ -374,7 +374,7 @@ func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
 	if err := server.Shutdown(grace); err != nil {
 		_ = server.Close() // it has no more to say
 	}
-	_ = <-done // http.ErrServerClosed
+	<-done //nolint:errcheck // http.ErrServerClosed
 	return nil
 }
 

@@ -21,10 +21,10 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/meshtest"
 )
 
-var bins meshtest.Binaries //nolint:gochecknoglobals // built once for all tests by TestMain
+var bins meshtest.Binaries
 
 func TestMain(m *testing.M) {
-	os.Exit(meshtest.Main(m, &bins, "./test/scripts/hello")) //nolint:forbidigo // as TestMain has to
+	os.Exit(meshtest.Main(m, &bins, "./test/scripts/hello"))
 }
 
 // patience bounds how long a story waits for one thing.
@@ -43,18 +43,18 @@ func TestStoriesAsUser(t *testing.T) {
 	}
 	testscript.Run(t, params(t, true,
 		"testdata/lifecycle.txtar", "testdata/run.txtar", "testdata/adopt.txtar", "testdata/foreground.txtar",
-		"testdata/doctor.txtar", "testdata/user_*.txtar",
+		"testdata/doctor.txtar", "testdata/metrics.txtar",
 	))
 }
 
 func params(t *testing.T, asUser bool, patterns ...string) testscript.Params {
 	t.Helper()
-	root, err := os.MkdirTemp("/tmp", "vs-") // short: the paths of Unix sockets are bounded
+	root, err := os.MkdirTemp("/tmp", "vs-") //nolint:usetesting // short: the paths of Unix sockets are bounded
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	if err := os.Chmod(root, 0o755); err != nil { //nolint:gosec // another user goes there
+	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	p := testscript.Params{
@@ -71,19 +71,7 @@ func params(t *testing.T, asUser bool, patterns ...string) testscript.Params {
 		}
 		p.Files = append(p.Files, files...)
 	}
-	if !asUser {
-		p.Files = filter(p.Files, func(f string) bool { return !strings.HasPrefix(filepath.Base(f), "user_") })
-	}
 	return p
-}
-
-func filter(list []string, keep func(string) bool) (out []string) {
-	for _, s := range list {
-		if keep(s) {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // setup gives a story directories of its own and a `vitrine` that uses them: the
@@ -97,7 +85,7 @@ func setup(e *testscript.Env, root string, asUser bool) error {
 	if asUser {
 		id := strconv.Itoa(meshtest.User)
 		prefix = "setpriv --reuid=" + id + " --regid=" + id + " --clear-groups -- "
-		err = errors.Join(os.Chmod(e.WorkDir, 0o777), os.Chown(dir, meshtest.User, meshtest.User)) //nolint:gosec // that user writes there
+		err = errors.Join(os.Chmod(e.WorkDir, 0o777), os.Chown(dir, meshtest.User, meshtest.User))
 	}
 	bin := filepath.Join(e.WorkDir, ".bin")
 	err = errors.Join(err, os.MkdirAll(bin, 0o755))
@@ -114,7 +102,7 @@ up|run|demo) exec %[2]s%[3]s "$sub" --run-dir "$run" --data-dir "$data" --promet
 *) exec %[2]s%[3]s "$sub" --run-dir "$run" "$@" ;;
 esac
 `, dir, prefix, bins.Path("vitrine"))
-	err = errors.Join(err, os.WriteFile(filepath.Join(bin, "vitrine"), []byte(wrapper), 0o755)) //nolint:gosec // it is run
+	err = errors.Join(err, os.WriteFile(filepath.Join(bin, "vitrine"), []byte(wrapper), 0o755))
 	if err != nil {
 		return err
 	}
@@ -242,7 +230,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	fetch := func() (string, error) {
-		resp, err := client.Get(args[0]) //nolint:noctx // it has a timeout
+		resp, err := client.Get(args[0])
 		if err != nil {
 			return "", err
 		}
@@ -274,7 +262,7 @@ func get(ts *testscript.TestScript, neg bool, args []string) {
 // freeport NAME: sets a variable to a port that nobody uses.
 func freePort(ts *testscript.TestScript, _ bool, args []string) {
 	for _, name := range args {
-		ln, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it is closed at once
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		ts.Check(err)
 		_, port, err := net.SplitHostPort(ln.Addr().String())
 		ts.Check(err)
@@ -290,7 +278,7 @@ func fill(ts *testscript.TestScript, _ bool, args []string) {
 		text := regexp.MustCompile(`\$\{\w+\}`).ReplaceAllStringFunc(ts.ReadFile(name), func(v string) string {
 			return ts.Getenv(v[2 : len(v)-1])
 		})
-		ts.Check(os.WriteFile(path, []byte(text), 0o644)) //nolint:gosec // another user may read it
+		ts.Check(os.WriteFile(path, []byte(text), 0o644))
 	}
 }
 

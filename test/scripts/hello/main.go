@@ -3,6 +3,7 @@
 //
 //	hello serve [PORT]      serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
 //	hello get URL [N]       fetches URL N times (1) and prints each answer
+//	hello poll URL PORT     fetches URL over and over, and serves how often that went well and how often not
 //	hello exit N [TEXT]     prints TEXT to standard error and exits with N
 //	hello where             prints working directory, user id, terminal or not, and $GREETING
 //	hello trap              prints the signals it gets; SIGTERM ends it with code 7
@@ -15,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -26,6 +28,8 @@ func main() {
 		serve(args[1])
 	case "get":
 		get(args[1], args[2])
+	case "poll":
+		poll(args[1], args[2])
 	case "exit":
 		code, _ := strconv.Atoi(args[1])
 		fmt.Fprintln(os.Stderr, args[2])
@@ -37,7 +41,7 @@ func main() {
 	case "trap":
 		trap()
 	default:
-		fmt.Fprintln(os.Stderr, "usage: hello serve|get|exit|where|trap")
+		fmt.Fprintln(os.Stderr, "usage: hello serve|get|poll|exit|where|trap")
 		os.Exit(2)
 	}
 }
@@ -67,7 +71,7 @@ func get(url, times string) {
 		n = 1
 	}
 	for range n {
-		resp, err := http.Get(url) //nolint:gosec,noctx // the story names the URL
+		resp, err := http.Get(url)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -79,6 +83,44 @@ func get(url, times string) {
 			os.Exit(1)
 		}
 	}
+}
+
+// poll fetches every few milliseconds, every other time with a new connection.
+func poll(url, port string) {
+	var ok, failed atomic.Int64
+	last := new(atomic.Value)
+	last.Store("")
+	kept := &http.Client{Timeout: 5 * time.Second}
+	fresh := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	go func() {
+		for n := 0; ; n++ {
+			client := kept
+			if n%2 == 0 {
+				client = fresh
+			}
+			resp, err := client.Get(url)
+			if err == nil {
+				_, err = io.Copy(io.Discard, resp.Body)
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusOK {
+					err = fmt.Errorf("status %s", resp.Status)
+				}
+			}
+			if err == nil {
+				ok.Add(1)
+			} else {
+				failed.Add(1)
+				last.Store(err.Error())
+			}
+			time.Sleep(3 * time.Millisecond)
+		}
+	}()
+	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, "{\"ok\": %d, \"failed\": %d, \"last\": %q}\n", ok.Load(), failed.Load(), last.Load())
+	})
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+	os.Exit(1)
 }
 
 func trap() {
