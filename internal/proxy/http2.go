@@ -5,10 +5,10 @@ package proxy
 import (
 	"context"
 	"log/slog"
-	"net"
+	"math"
 	"net/http"
+	"reflect"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -28,6 +28,8 @@ const (
 	h2StreamWindow        = 64 << 10
 	h2MaxFrame            = 16 << 10
 	h2HeaderTable         = 4 << 10
+	// h2MaxWaiting is more than the library queues: four times its streams.
+	h2MaxWaiting = 8 * h2MaxStreams
 )
 
 func h2Config(maxStreams int) *http.HTTP2Config {
@@ -52,8 +54,7 @@ func (c *conn) serveHTTP2(ctx context.Context) {
 	// The library keeps the time limits of the connection, and drain is GOAWAY:
 	// the reaper has nothing to do here, whether a stream is open or not.
 	c.watch.set(phaseOpaque, telemetry.Now())
-	s := &h2conn{conn: c}
-	s.idle.L = &s.mu
+	s := newH2Conn(c)
 	limit := h2MaxStreams
 	for _, l := range c.snap.inbound {
 		if c.dir == mesh.Inbound && l.Address == c.local && l.Publish {
@@ -73,11 +74,11 @@ func (c *conn) serveHTTP2(ctx context.Context) {
 	served := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { s.drain(ctx, hs, served) })
-	wire := &h2wire{Conn: c.nc, c: c}
+	wire := newH2Wire(s)
 	h2s.ServeConn(wire, &http2.ServeConnOpts{Context: ctx, BaseConfig: hs, Handler: s})
 	close(served)
 	wg.Wait()
-	s.settle(ctx, wire)
+	s.settle(ctx, wire.unfinishedHead())
 }
 
 // h2conn serves the streams of one connection. Many goroutines use it.
@@ -87,7 +88,15 @@ type h2conn struct {
 	mu      sync.Mutex // guards what follows, and routing with the conn
 	idle    sync.Cond  // running has become 0
 	running int
-	started uint64 // streams that reached ServeHTTP
+	waiting map[uint32]h2waiting // streams opened but not begun
+	lastID  uint32               // the last stream that anybody looks at
+	settled bool                 // the connection has ended
+}
+
+func newH2Conn(c *conn) *h2conn {
+	s := &h2conn{conn: c, waiting: map[uint32]h2waiting{}, lastID: math.MaxUint32}
+	s.idle.L = &s.mu
+	return s
 }
 
 // drain tells the client to go away once the proxy drains.
@@ -107,41 +116,125 @@ func (s *h2conn) drain(ctx context.Context, hs *http.Server, served <-chan struc
 	_ = hs.Shutdown(ctx) // sends GOAWAY; it has no connections of its own to wait for
 }
 
-// settle waits for the streams that still run, whose clients are gone, and
-// accounts for those that the library answered by itself.
-func (s *h2conn) settle(ctx context.Context, wire *h2wire) {
-	// The library may have started a stream's goroutine that has not run yet.
-	// It runs within moments; requests that it refused never do.
-	opened := wire.opened.Load()
-	for range 20 {
-		s.mu.Lock()
-		missing := opened - s.started
-		s.mu.Unlock()
-		if missing == 0 || !pause(context.WithoutCancel(ctx), time.Millisecond) {
-			break
-		}
-	}
+// opens notes that the client has opened the stream id.
+func (s *h2conn) opens(id uint32) {
 	s.mu.Lock()
-	for s.running > 0 {
-		s.idle.Wait()
-	}
-	refused := opened - s.started
-	s.mu.Unlock()
-	for range refused {
-		s.p.o.Recorder.Rejected("http2_headers")
-		rec := s.p.o.Recorder.Begin(s.dir, 0)
-		rec.Edge, rec.Version = s.unrouted(nil).edge, h2Version
-		rec.Code, rec.Flags, rec.Detail = http.StatusBadRequest, telemetry.FlagDPE, "http2.violation.of.messaging.rule"
-		rec.Downstream, rec.DownstreamLocal = s.source, s.local
-		rec.Finish()
+	defer s.mu.Unlock()
+	if id <= s.lastID && !s.settled {
+		s.waiting[id] = h2waiting{since: telemetry.Now()}
 	}
 }
 
-func (s *h2conn) enter() {
+// gaveUp notes that the client has reset the stream id. It may begin yet; if it
+// was queued, it never does. The library bounds those that are left in the
+// queue, so the rest can be accounted for when there are many.
+func (s *h2conn) gaveUp(id uint32) {
 	s.mu.Lock()
-	s.running++
-	s.started++
-	s.mu.Unlock()
+	defer s.mu.Unlock()
+	w, ok := s.waiting[id]
+	if !ok {
+		return
+	}
+	w.reset = true
+	s.waiting[id] = w
+	if len(s.waiting) < h2MaxWaiting {
+		return
+	}
+	for id, w := range s.waiting {
+		if w.reset {
+			s.takeLocked(id, h2dropped)
+		}
+	}
+}
+
+// h2waiting is a stream that was opened and has not begun.
+type h2waiting struct {
+	since int64 // telemetry.Now() when its head began to arrive
+	reset bool  // by the client
+}
+
+// h2fate is what became of a stream that no goroutine serves.
+type h2fate int
+
+const (
+	h2served  h2fate = iota // by a goroutine of its own, which keeps the record
+	h2ignored               // the client was told that nobody looked at it, and may send it again
+	h2refused               // the library answered, or reset it: the client's fault
+	h2dropped               // the client gave it up, or went, before it was begun
+)
+
+// take ends the wait of the stream id for its goroutine, and returns since when
+// it waited. Who gets true decides what becomes of it, and nobody else.
+func (s *h2conn) take(id uint32, fate h2fate) (since int64, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.takeLocked(id, fate)
+}
+
+func (s *h2conn) takeLocked(id uint32, fate h2fate) (since int64, ok bool) {
+	w, ok := s.waiting[id]
+	if !ok {
+		return 0, false
+	}
+	since = w.since
+	delete(s.waiting, id)
+	if fate == h2served {
+		s.running++
+	}
+	if fate != h2refused && fate != h2dropped {
+		return since, true
+	}
+	rec := s.p.o.Recorder.Begin(s.dir, since)
+	rec.Edge, rec.Version = s.unrouted(nil).edge, h2Version
+	rec.Downstream, rec.DownstreamLocal = s.source, s.local
+	if fate == h2refused {
+		s.p.o.Recorder.Rejected("http2_headers")
+		rec.Code, rec.Flags, rec.Detail = http.StatusBadRequest, telemetry.FlagDPE, "http2.violation.of.messaging.rule"
+	} else {
+		rec.Flags, rec.Detail = telemetry.FlagDC, detailClientGone
+	}
+	rec.Finish()
+	return since, true
+}
+
+// saidGoAway notes that the client was told which stream is the last that
+// anybody looks at. All further ones are ignored. If the client broke a rule and
+// the last one has not begun, its head was the reason.
+func (s *h2conn) saidGoAway(last uint32, code http2.ErrCode) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lastID = min(s.lastID, last)
+	for id := range s.waiting {
+		switch {
+		case id > last:
+			s.takeLocked(id, h2ignored)
+		case id == last && code != http2.ErrCodeNo:
+			s.takeLocked(id, h2refused)
+		}
+	}
+}
+
+// settle accounts for the streams that were opened and never begun, and waits
+// for those that still run, whose clients are gone. A goroutine that begins
+// later finds its stream taken.
+func (s *h2conn) settle(ctx context.Context, incomplete uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settled = true
+	s.takeLocked(incomplete, h2ignored) // the end of its head never came
+	// Streams whose goroutine is about to run are better accounted for by it,
+	// which finds out where they go.
+	for tries := 0; len(s.waiting) > 0 && tries < 20; tries++ {
+		s.mu.Unlock()
+		pause(context.WithoutCancel(ctx), time.Millisecond)
+		s.mu.Lock()
+	}
+	for id := range s.waiting {
+		s.takeLocked(id, h2dropped)
+	}
+	for s.running > 0 {
+		s.idle.Wait()
+	}
 }
 
 func (s *h2conn) leave() {
@@ -154,70 +247,31 @@ func (s *h2conn) leave() {
 
 // ServeHTTP serves one stream.
 func (s *h2conn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.enter()
+	since, ok := s.take(h2streamID(w), h2served)
+	if !ok {
+		return // it was reset, or the connection has ended, before this began
+	}
 	defer s.leave()
-	x := &h2stream{s: s, w: w, r: r}
+	x := &h2stream{s: s, w: w, r: r, opened: since}
 	if x.serve(r.Context()) {
 		// net/http's way to have the stream reset.
 		panic(http.ErrAbortHandler)
 	}
 }
 
-// h2wire is the client's connection with the bytes that were read for detection
-// still in front. It counts the requests that the client opens: the library
-// answers some without telling (forbidden header fields, too large heads).
-type h2wire struct {
-	net.Conn
-	c      *conn
-	opened atomic.Uint64
-
-	// Touched by the library's reading goroutine only.
-	skip   int // bytes of preface or payload until the next frame header
-	began  bool
-	header [9]byte
-	have   int
-	last   uint32 // highest stream opened
-}
-
-// Read implements net.Conn.
-func (w *h2wire) Read(p []byte) (int, error) {
-	if !w.began {
-		w.began = true
-		w.skip = len(http2Preface)
-	}
-	if n := copy(p, w.c.in.Bytes()); n > 0 {
-		w.c.in.Skip(n)
-		w.c.in.ReleaseIfEmpty()
-		w.watch(p[:n])
-		return n, nil
-	}
-	n, err := w.Conn.Read(p)
-	w.watch(p[:n])
-	return n, err
-}
-
-// watch follows the frames of RFC 9113, section 4.1.
-func (w *h2wire) watch(p []byte) {
-	const typeHeaders = 1
-	for len(p) > 0 {
-		if n := min(w.skip, len(p)); n > 0 {
-			w.skip -= n
-			p = p[n:]
-			continue
+// h2streamID is the number of the stream that w answers. The library does not
+// tell it in any other way; whoever changes the library's version finds the tests
+// of HTTP/2 failing should this field have moved.
+func h2streamID(w http.ResponseWriter) uint32 {
+	v := reflect.ValueOf(w)
+	for _, field := range []string{"rws", "stream", "id"} {
+		if v.Kind() != reflect.Pointer || v.IsNil() || v.Elem().Kind() != reflect.Struct {
+			return 0
 		}
-		n := copy(w.header[w.have:], p)
-		w.have += n
-		p = p[n:]
-		if w.have < len(w.header) {
-			return
-		}
-		h := w.header
-		w.have = 0
-		w.skip = int(h[0])<<16 | int(h[1])<<8 | int(h[2])
-		id := uint32(h[5]&0x7f)<<24 | uint32(h[6])<<16 | uint32(h[7])<<8 | uint32(h[8])
-		if h[3] == typeHeaders && id > w.last {
-			w.last = id
-			w.opened.Add(1)
-		}
+		v = v.Elem().FieldByName(field)
 	}
+	if !v.CanUint() {
+		return 0
+	}
+	return uint32(v.Uint()) //nolint:gosec // stream numbers have 31 bits
 }

@@ -50,6 +50,7 @@ type h2stream struct {
 	s      *h2conn
 	w      http.ResponseWriter
 	r      *http.Request
+	opened int64 // telemetry.Now() when the head began to arrive
 	head   Head
 	routed routed
 	rec    telemetry.Record
@@ -118,7 +119,7 @@ func (x *h2stream) begin() error {
 		UserAgent: []byte(r.Header.Get("User-Agent")), RequestID: []byte(id),
 		GRPC: isGRPC([]byte(r.Header.Get("Content-Type"))),
 	}
-	x.rec = x.s.p.o.Recorder.Begin(x.s.dir, 0)
+	x.rec = x.s.p.o.Recorder.Begin(x.s.dir, x.opened)
 	x.rec.SetRequest(x.head.Method, x.head.Path, x.head.Authority, x.head.UserAgent)
 	x.rec.SetRequestID(x.head.RequestID)
 	x.rec.Version = h2Version
