@@ -38,10 +38,10 @@ func (p *Proxy) beginDrain(d mesh.Direction) {
 	}
 }
 
-// awaitConns waits until no connection of direction d is open, and returns how
-// many it had to close when ctx ended.
+// awaitConns waits until no connection of direction d is open or about to be
+// accepted, and returns how many it had to close when ctx ended.
 func (p *Proxy) awaitConns(ctx context.Context, d mesh.Direction) int {
-	for len(p.connections(d)) > 0 {
+	for p.accepting(d) || len(p.connections(d)) > 0 {
 		if !pause(ctx, drainPoll) {
 			n := p.closeConns(d)
 			for range n {
@@ -52,4 +52,11 @@ func (p *Proxy) awaitConns(ctx context.Context, d mesh.Direction) int {
 		}
 	}
 	return 0
+}
+
+// accepting reports whether retired listeners may bring another connection.
+func (p *Proxy) accepting(d mesh.Direction) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return d == mesh.Inbound && p.retiring > 0
 }

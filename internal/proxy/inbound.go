@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +26,9 @@ type bindKey struct {
 type bound struct {
 	ln     *net.TCPListener
 	key    bindKey
-	served bool // guarded by Proxy.mu
+	served bool // guarded by Proxy.mu; accept closes the listener then
+
+	retired atomic.Bool // no longer wanted: see retire
 }
 
 // close ends the listener; who accepts from it sees net.ErrClosed.
@@ -80,19 +83,19 @@ func (p *Proxy) rebind(s *snapshot) error {
 	}
 	for key, b := range p.listeners {
 		if !want[key] {
-			b.close()
+			p.retire(b)
 			delete(p.listeners, key)
 		}
 	}
 	return nil
 }
 
-// unbind closes all inbound listeners.
+// unbind ends all inbound listeners.
 func (p *Proxy) unbind() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for key, b := range p.listeners {
-		b.close()
+		p.retire(b)
 		delete(p.listeners, key)
 	}
 }
@@ -108,6 +111,7 @@ func listen(key bindKey) (*net.TCPListener, error) {
 		})
 		return errors.Join(err, failed)
 	}}
+	lc.SetMultipathTCP(false) // nobody on loopback speaks it, and it takes no filter
 	ln, err := lc.Listen(context.Background(), "tcp", key.addr.String())
 	if err != nil {
 		return nil, err
@@ -129,13 +133,17 @@ func (p *Proxy) unserved() []*bound {
 	return list
 }
 
-// accept serves one inbound listener until it is closed.
+// accept serves one inbound listener until it is retired.
 func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
-	for {
+	defer p.retired(b)
+	for !b.retired.Load() {
 		nc, err := b.ln.AcceptTCP()
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return
+			}
+			if b.retired.Load() {
+				break
 			}
 			p.o.Log.Warn("an inbound connection was not accepted", "address", b.key.addr, "error", err)
 			if !pause(ctx, 10*time.Millisecond) { // out of descriptors: leave time to close some
@@ -143,12 +151,23 @@ func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 			}
 			continue
 		}
-		source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
-		p.start(ctx, serving, &conn{
-			p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,
-			source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port()),
-		})
+		p.take(ctx, serving, b, nc)
 	}
+	if b.key.publish {
+		p.takeQueued(ctx, serving, b)
+		b.dropHandshakes()
+		pause(ctx, handshakeTime)
+	}
+	p.takeQueued(ctx, serving, b)
+}
+
+// take serves a connection that b accepted.
+func (p *Proxy) take(ctx context.Context, serving *sync.WaitGroup, b *bound, nc *net.TCPConn) {
+	source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
+	p.start(ctx, serving, &conn{
+		p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,
+		source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port()),
+	})
 }
 
 // pause waits for d; it reports false when ctx ended first.

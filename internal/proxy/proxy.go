@@ -31,6 +31,7 @@ type Proxy struct {
 	conns     map[*conn]struct{}
 	listeners map[bindKey]*bound
 	ready     bool
+	retiring  int           // listeners that accept their last connections
 	wake      chan struct{} // capacity 1: Run looks at listeners again
 
 	forced atomic.Uint64

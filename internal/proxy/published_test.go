@@ -1,0 +1,144 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// hammer makes one request after the other to addr, each on a connection of its
+// own, until stop is closed. It returns how many there were and the longest.
+func hammer(addr string, stop <-chan struct{}) (n int, longest time.Duration, err error) {
+	for {
+		select {
+		case <-stop:
+			return n, longest, nil
+		default:
+		}
+		begin := time.Now()
+		if err := oneRequest(addr); err != nil {
+			return n, longest, fmt.Errorf("request %d: %w", n, err)
+		}
+		longest = max(longest, time.Since(begin))
+		n++
+	}
+}
+
+func oneRequest(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"); err != nil {
+		return err
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		return err
+	}
+	if !strings.HasPrefix(string(answer), "HTTP/1.1 200 OK\r\n") {
+		return fmt.Errorf("answer %.60q", answer)
+	}
+	return nil
+}
+
+// Three replicas serve one published address. While clients open a new
+// connection for each request, readiness goes from replica to replica and in
+// the end two are drained: no request fails.
+func TestPublishedAddressLosesNothing(t *testing.T) {
+	const flips, clients = 150, 8
+	cfg, bind := inboundConfig(t, serveRaw(t, answerOK))
+	cfg.Listeners[0].Bind, cfg.Listeners[0].Publish = false, true
+	var replicas []*hop
+	for range 3 {
+		h := startHop(t, cfg, nil)
+		h.p.SetReady(true)
+		replicas = append(replicas, h)
+	}
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	var total, longest atomic.Int64
+	for range clients {
+		wg.Go(func() {
+			n, l, err := hammer(bind.String(), stop)
+			if err != nil {
+				t.Error(err)
+			}
+			total.Add(int64(n))
+			for old := longest.Load(); int64(l) > old && !longest.CompareAndSwap(old, int64(l)); old = longest.Load() {
+			}
+		})
+	}
+	for i := range flips {
+		p := replicas[i%3].p
+		p.SetReady(false)
+		pause(t.Context(), 5*time.Millisecond)
+		p.SetReady(true)
+		pause(t.Context(), 10*time.Millisecond)
+	}
+	for _, h := range replicas[:2] {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		if err := h.p.Drain(ctx); err != nil {
+			t.Error(err)
+		}
+		cancel()
+	}
+	close(stop)
+	wg.Wait()
+	if total.Load() < clients {
+		t.Errorf("only %d requests were made", total.Load())
+	}
+	t.Logf("%d requests during %d flips, the longest took %v", total.Load(), flips, time.Duration(longest.Load()))
+}
+
+// The last replica that becomes unready refuses connections, at once and for
+// good, and the address can be bound again.
+func TestUnreadyAddressRefuses(t *testing.T) {
+	cfg, bind := inboundConfig(t, serveRaw(t, answerOK))
+	cfg.Listeners[0].Bind, cfg.Listeners[0].Publish = false, true
+	h := startHop(t, cfg, nil)
+	for range 5 {
+		h.p.SetReady(true)
+		if err := oneRequest(bind.String()); err != nil {
+			t.Fatal(err)
+		}
+		h.p.SetReady(false)
+		until(t, "connections are refused", func() bool {
+			var d net.Dialer
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			c, err := d.DialContext(ctx, "tcp", bind.String())
+			if err == nil {
+				c.Close()
+			}
+			return err != nil && !errors.Is(err, context.DeadlineExceeded)
+		})
+	}
+}
+
+// answerOK answers every request on c.
+func answerOK(c *net.TCPConn) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		for range strings.Count(string(buf[:n]), "\r\n\r\n") {
+			if _, err := io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"); err != nil {
+				return
+			}
+		}
+	}
+}
