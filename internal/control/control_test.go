@@ -450,3 +450,37 @@ func TestNodeKey(t *testing.T) {
 		}
 	}
 }
+
+// A disk that stalls delays the Snapshot whose addresses it is to keep, and
+// nothing else.
+func TestStalledDiskHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlane(t, filepath.Join(t.TempDir(), "addresses.json"))
+		disk := make(chan struct{})
+		p.replace = func(string, []byte) error { <-disk; return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- p.Run(ctx) }()
+		p.SetWorkload(workload("shop", "web", "a", true))
+		<-time.After(time.Second) // of virtual time: Run waits for the disk
+		for i := range 3 {
+			if _, err := p.Index(fmt.Sprintf("shop/cart-%d", i)); err != nil {
+				t.Error(err)
+			}
+			p.SetWorkload(workload("shop", "cart", strconv.Itoa(i), true))
+		}
+		if v := p.Snapshot().Version; v != 0 {
+			t.Errorf("version %d was published before its addresses were on disk", v)
+		}
+		close(disk)
+		for s := range p.Watch(t.Context()) {
+			if len(s.Workloads) == 4 {
+				break
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/durable"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -70,6 +71,9 @@ type Plane struct {
 	metrics *planeMetrics // read-only
 	wake    chan struct{} // has one element when something changed
 	current atomic.Pointer[publication]
+	replace func(path string, data []byte) error // durable.Replace
+
+	saveFailed bool // of Run alone
 
 	mu          sync.Mutex // guards everything below
 	sources     map[string][]mesh.Service
@@ -79,7 +83,6 @@ type Plane struct {
 	indexes     *numbers              // by workload key
 	conflicts   map[string]string     // already reported: host to what was said
 	firstChange time.Time             // oldest change not yet published; zero if none
-	saveFailed  bool
 }
 
 // publication is one published Snapshot and the promise of the next one.
@@ -109,6 +112,7 @@ func New(o Options) (*Plane, error) {
 		conflicts: map[string]string{},
 		vips:      newVIPNumbers(),
 		indexes:   newIndexNumbers(),
+		replace:   durable.Replace,
 	}
 	if o.StatePath != "" {
 		var err error
@@ -263,8 +267,9 @@ func (p *Plane) Run(ctx context.Context) error {
 		case <-quiet.C:
 		case <-ctx.Done():
 			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.save()
+			state := p.unsaved()
+			p.mu.Unlock()
+			p.save(state)
 			return nil
 		}
 		p.publish()
@@ -280,42 +285,69 @@ func (p *Plane) overdue() bool {
 }
 
 // publish makes the next Snapshot if anything changed, after saving the
-// addresses in it.
+// addresses in it. The disk may take its time: nobody waits for it but the
+// Snapshot. Only Run calls it.
 func (p *Plane) publish() {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.firstChange.IsZero() {
-		p.save()
-		return
-	}
+	since := p.firstChange
 	old := p.current.Load()
 	next := &mesh.Snapshot{Version: old.snapshot.Version + 1, Net: p.opts.Net}
-	next.Services = p.mergeServices()
-	next.Workloads = p.mergeWorkloads(next.Services)
-	p.save()
-	p.metrics.published(len(next.Services), time.Since(p.firstChange))
-	p.firstChange = time.Time{}
+	if !since.IsZero() {
+		next.Services = p.mergeServices()
+		next.Workloads = p.mergeWorkloads(next.Services)
+		p.firstChange = time.Time{}
+	}
+	state := p.unsaved()
+	p.mu.Unlock()
+	p.save(state)
+	if since.IsZero() {
+		return
+	}
+	p.metrics.published(len(next.Services), time.Since(since))
 	p.current.Store(newPublication(next))
 	close(old.next)
 }
 
-// save writes the state file if something in it changed. A failure is said
-// once and tried again with the next change: the mesh goes on without.
-func (p *Plane) save() {
+// savable is a content for the state file, or why there is none; the zero value
+// if the file has it already.
+type savable struct {
+	data []byte
+	err  error
+}
+
+// unsaved takes what is to be written to the state file. p.mu is held.
+func (p *Plane) unsaved() savable {
 	if p.opts.StatePath == "" || (!p.vips.changed && !p.indexes.changed) {
+		return savable{}
+	}
+	p.vips.changed, p.indexes.changed = false, false
+	data, err := encodeState(p.vips, p.indexes)
+	return savable{data, err}
+}
+
+// save writes the state file. A failure is said once and tried again with the
+// next change: the mesh goes on without. Only Run calls it, without p.mu.
+func (p *Plane) save(state savable) {
+	if state.data == nil && state.err == nil {
 		return
 	}
-	if err := saveState(p.opts.StatePath, p.vips, p.indexes); err != nil {
+	err := state.err
+	if err == nil {
+		err = p.replace(p.opts.StatePath, state.data)
+	}
+	if err != nil {
 		p.metrics.stateErrors.Inc()
 		if !p.saveFailed {
 			p.opts.Log.Error("addresses are not saved, they may change with the next start: check space and permissions", "error", err)
 		}
 		p.saveFailed = true
+		p.mu.Lock()
+		p.vips.changed, p.indexes.changed = true, true
+		p.mu.Unlock()
 		return
 	}
 	if p.saveFailed {
 		p.opts.Log.Info("addresses are saved again")
 	}
 	p.saveFailed = false
-	p.vips.changed, p.indexes.changed = false, false
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 )
 
@@ -49,52 +48,11 @@ func loadState(path string, services, workloads func() *numbers) (s, w *numbers,
 	return services(), workloads(), fmt.Errorf("state file %s is damaged, kept as %s; addresses are given out anew: %w", path, aside, err)
 }
 
-// saveState replaces the state file in one step: after a crash it holds the
-// old or the new content, never a part.
-func saveState(path string, services, workloads *numbers) error {
+// encodeState is the content of the state file.
+func encodeState(services, workloads *numbers) ([]byte, error) {
 	data, err := json.Marshal(savedState{Format: stateFormat, Services: services.save(), Workloads: workloads.save()})
 	if err != nil {
-		return fmt.Errorf("encode state: %w", err)
+		return nil, fmt.Errorf("encode state: %w", err)
 	}
-	return replaceFile(path, data)
-}
-
-func replaceFile(path string, data []byte) (err error) {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(data); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	if err = tmp.Sync(); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	if err = tmp.Close(); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes a rename in dir durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("save state: %w", err)
-	}
-	return nil
+	return data, nil
 }

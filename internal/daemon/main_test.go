@@ -1,9 +1,15 @@
 package daemon
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(holdEnv); dir != "" {
+		os.Exit(hold(dir))
+	}
+	goleak.VerifyTestMain(m)
+}

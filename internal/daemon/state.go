@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
+	"github.com/vitrine-mesh/vitrine/internal/durable"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -101,7 +104,12 @@ func readState(runDir string) meshState {
 // thereby get different addresses. The choice is written down with dataDir.
 func chooseNet(runDir, dataDir string) (uint8, error) {
 	s := readState(runDir)
-	if s.Net != 0 && len(livePods(runDir)) == 0 {
+	if live := livePods(runDir); len(live) > 0 {
+		// Programs keep their addresses, whatever became of the file.
+		if !slices.ContainsFunc(live, func(b *pod.Bootstrap) bool { return b.Net == s.Net }) {
+			s.Net = live[0].Net
+		}
+	} else if s.Net != 0 {
 		// Another mesh may have taken the network meanwhile.
 		if used, err := usedNets(); err == nil && used[s.Net] {
 			s.Net = 0
@@ -118,7 +126,7 @@ func chooseNet(runDir, dataDir string) (uint8, error) {
 	if err != nil {
 		return 0, fmt.Errorf("encode mesh state: %w", err)
 	}
-	if err := os.WriteFile(filepath.Join(runDir, stateFile), append(data, '\n'), 0o600); err != nil {
+	if err := durable.Replace(filepath.Join(runDir, stateFile), append(data, '\n')); err != nil {
 		return 0, fmt.Errorf("write mesh state: %w", err)
 	}
 	return s.Net, nil

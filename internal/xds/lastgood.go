@@ -8,8 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
+	"github.com/vitrine-mesh/vitrine/internal/durable"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
 )
@@ -46,7 +46,10 @@ func saveLastGood(path string, cfg *mesh.NodeConfig, version func(Kind, string) 
 	if sum == previous {
 		return sum, nil
 	}
-	return sum, replaceFile(path, append(data, sum[:]...))
+	if err := durable.Replace(path, append(data, sum[:]...)); err != nil {
+		return previous, fmt.Errorf("save last good configuration: %w", err)
+	}
+	return sum, nil
 }
 
 // loadLastGood reads the file into a new store. A file that does not exist
@@ -101,32 +104,4 @@ func parseLastGood(data []byte) (*store, error) {
 		}
 	}
 	return s, nil
-}
-
-// replaceFile replaces path in one step: after a crash it holds the old or the
-// new content.
-func replaceFile(path string, data []byte) (err error) {
-	tmp, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp-*")
-	if err != nil {
-		return fmt.Errorf("save last good configuration: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			_ = tmp.Close()
-			_ = os.Remove(tmp.Name())
-		}
-	}()
-	if _, err = tmp.Write(data); err != nil {
-		return fmt.Errorf("save last good configuration: %w", err)
-	}
-	if err = tmp.Sync(); err != nil {
-		return fmt.Errorf("save last good configuration: %w", err)
-	}
-	if err = tmp.Close(); err != nil {
-		return fmt.Errorf("save last good configuration: %w", err)
-	}
-	if err = os.Rename(tmp.Name(), path); err != nil {
-		return fmt.Errorf("save last good configuration: %w", err)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/durable"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -172,9 +173,5 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", filepath.Base(path), err)
 	}
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return durable.ReplaceRuntime(path, data)
 }

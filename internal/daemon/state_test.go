@@ -1,0 +1,106 @@
+package daemon
+
+import (
+	"bufio"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// holdEnv makes this test binary hold the lock of the pod directory that it
+// names until its standard input ends.
+const holdEnv = "VITRINE_TEST_HOLD"
+
+func hold(dir string) int {
+	lock, err := pod.Acquire(dir)
+	if err != nil {
+		return 1
+	}
+	defer lock.Release()
+	if _, err := os.Stdout.WriteString("held\n"); err != nil {
+		return 1
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return 0
+}
+
+// livePod makes a pod whose process runs and serves nothing.
+func livePod(t *testing.T, runDir string, net uint8) {
+	t.Helper()
+	dir := filepath.Join(runDir, "pods", "default", "api")
+	set := mesh.WorkloadSet{
+		Kind: mesh.KindDeployment, Namespace: "default", Name: "api", Replicas: 1, GracePeriod: time.Second,
+		Containers: []mesh.Container{{Name: "api", Args: []string{"/bin/true"}}}, Restart: mesh.RestartAlways,
+	}
+	boot := &pod.Bootstrap{
+		Workload: mesh.Workload{
+			Name: "api", Namespace: "default", Owner: "api", OwnerKind: set.Kind, Cluster: mesh.DefaultCluster,
+			IP: mesh.IP(net, 7), CaseIP: mesh.CaseIP4(7), CaseIP6: netip.Addr{},
+		},
+		Set: set, Net: net, XDSSocket: filepath.Join(runDir, xdsSocket), ControlSocket: filepath.Join(runDir, controlSocket),
+		RunDir: dir, StateDir: filepath.Join(runDir, "state"), LogDir: filepath.Join(runDir, "logs"),
+	}
+	if _, err := boot.Write(); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self)
+	cmd.Env = append(os.Environ(), holdEnv+"="+dir)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil && t.Context().Err() == nil {
+			t.Error(err)
+		}
+	})
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+}
+
+// Whatever became of mesh.json, programs that still run keep their network.
+func TestNetworkOfRunningPodsIsKept(t *testing.T) {
+	const net = mesh.MeshNetFirst + 11
+	for name, content := range map[string]string{
+		"empty":         "",
+		"cut short":     `{"net":`,
+		"another mesh":  `{"net":80,"dataDir":"/x"}`,
+		"as it was":     `{"net":88,"dataDir":"/x"}`,
+		"out of bounds": `{"net":3}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			runDir := t.TempDir()
+			livePod(t, runDir, net)
+			if err := os.WriteFile(filepath.Join(runDir, stateFile), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := chooseNet(runDir, "/data")
+			if err != nil || got != net {
+				t.Errorf("network %d, %v; want %d", got, err, net)
+			}
+			if s := readState(runDir); s != (meshState{Net: net, DataDir: "/data"}) {
+				t.Errorf("written down: %+v", s)
+			}
+		})
+	}
+}
