@@ -1,0 +1,142 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+func TestStatusWord(t *testing.T) {
+	ended := func(code int, reason string) *pod.LastExit { return &pod.LastExit{Code: code, Reason: reason} }
+	for name, c := range map[string]struct {
+		status   pod.Status
+		stopping bool
+		want     string
+	}{
+		"nothing known":  {want: "Pending"},
+		"case is built":  {status: pod.Status{Phase: pod.Pending, Reason: pod.ReasonCreating}, want: "ContainerCreating"},
+		"runs":           {status: pod.Status{Phase: pod.Running, Containers: []pod.ContainerStatus{{State: pod.Live}}}, want: "Running"},
+		"is stopped":     {status: pod.Status{Phase: pod.Running}, stopping: true, want: "Terminating"},
+		"waits to retry": {status: pod.Status{Phase: pod.Running, Reason: pod.ReasonCrashLoop, Containers: []pod.ContainerStatus{{State: pod.Waiting, Reason: pod.ReasonCrashLoop}}}, want: "CrashLoopBackOff"},
+		"one of two fails": {status: pod.Status{Phase: pod.Running, Reason: pod.ReasonCrashLoop, Containers: []pod.ContainerStatus{
+			{State: pod.Live}, {State: pod.Waiting, Reason: pod.ReasonCrashLoop},
+		}}, want: "Running"},
+		"ended well":  {status: pod.Status{Phase: pod.Succeeded, Containers: []pod.ContainerStatus{{State: pod.Terminated, Reason: pod.ReasonCompleted, LastExit: ended(0, pod.ReasonCompleted)}}}, want: "Completed"},
+		"ended badly": {status: pod.Status{Phase: pod.Failed, Containers: []pod.ContainerStatus{{State: pod.Terminated, Reason: pod.ReasonError, LastExit: ended(3, pod.ReasonError)}}}, want: "Error"},
+		"init": {status: pod.Status{Phase: pod.Pending, Containers: []pod.ContainerStatus{
+			{Init: true, State: pod.Terminated, LastExit: ended(0, pod.ReasonCompleted)}, {Init: true, State: pod.Live}, {State: pod.Waiting, Reason: pod.ReasonInit},
+		}}, want: "Init:1/2"},
+		"init fails": {status: pod.Status{Phase: pod.Pending, Containers: []pod.ContainerStatus{
+			{Init: true, State: pod.Waiting, Reason: pod.ReasonCrashLoop}, {State: pod.Waiting, Reason: pod.ReasonInit},
+		}}, want: "Init:CrashLoopBackOff"},
+	} {
+		if got := statusWord(&local.PodStatus{Status: c.status, Stopping: c.stopping}); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestNarrator holds what is said of a mesh that starts against the time at
+// which it may be said.
+func TestNarrator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		n := newNarrator(&out, func(string) string { return "no database\ngood bye" })
+		code := 3
+		web := Pod{Namespace: "shop", Name: "web", Status: "Running", Message: "probe fails"}
+		bad := Pod{Namespace: "shop", Name: "bad", Status: "ContainerCreating"}
+		step := func(after time.Duration, ready int, want string) {
+			t.Helper()
+			timer := time.NewTimer(after)
+			<-timer.C
+			out.Reset()
+			n.tell(&Status{Ready: ready, Workloads: 2}, []Pod{web, bad})
+			if out.String() != want {
+				t.Errorf("said %q, want %q", out.String(), want)
+			}
+		}
+		step(0, 0, "ready 0/2\n")
+		step(time.Second, 0, "")
+		bad.Status = "CrashLoopBackOff"
+		bad.Containers = []Container{{Name: "bad", ExitCode: &code}}
+		step(time.Second, 0, "shop/bad is not ready: CrashLoopBackOff; bad ended with exit code 3\n  its last lines:\n    no database\n    good bye\n")
+		step(time.Second, 0, "")
+		if n.hopeless([]Pod{web, bad}) {
+			t.Error("given up although one is on its way")
+		}
+		step(patience, 0, "shop/web is not ready: Running; probe fails\n  its last lines:\n    no database\n    good bye\n")
+		web.Ready = true
+		step(time.Second, 1, "ready 1/2\n")
+		if n.hopeless([]Pod{web, bad}) {
+			t.Error("given up although one became ready just now")
+		}
+		step(patience+time.Second, 1, "")
+		if !n.hopeless([]Pod{web, bad}) {
+			t.Error("still hoping")
+		}
+	})
+}
+
+func TestCheckPublished(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	taken := netip.MustParseAddrPort(ln.Addr().String())
+	service := func(name string, a netip.AddrPort) mesh.Service {
+		return mesh.Service{ServiceRef: mesh.ServiceRef{Name: name, Namespace: "shop"}, Ports: []mesh.ServicePort{{Publish: []netip.AddrPort{a}}}}
+	}
+	ctx := context.Background()
+	if err := checkPublished(ctx, []mesh.Service{service("web", taken)}, nil); err == nil || !strings.Contains(err.Error(), "service web.shop wants "+taken.String()+", which is in use") {
+		t.Error(err)
+	}
+	if err := checkPublished(ctx, []mesh.Service{service("web", taken)}, map[netip.AddrPort]bool{taken: true}); err != nil {
+		t.Error(err)
+	}
+	both := []mesh.Service{service("web", taken), service("api", taken)}
+	if err := checkPublished(ctx, both, map[netip.AddrPort]bool{taken: true}); err == nil || !strings.Contains(err.Error(), "services web.shop and api.shop both want") {
+		t.Error(err)
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	c := Config{RunDir: t.TempDir(), DataDir: t.TempDir(), PrometheusAddr: "[::1]:9090", ControlAddr: "10.0.0.1:1", EvictAfter: time.Second, RetentionBytes: -2}
+	c.RunDir = "/tmp/x"
+	err := c.Normalize()
+	bad, ok := errors.AsType[*ConfigError](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	want := []string{"--control-addr 10.0.0.1:1: want a loopback address", "--retention-bytes -2", "--evict-after 1s"}
+	if len(bad.Reasons) != len(want) {
+		t.Fatalf("%d reasons: %v", len(bad.Reasons), err)
+	}
+	for i, w := range want {
+		if !strings.HasPrefix(bad.Reasons[i].Error(), w) {
+			t.Errorf("reason %v, want %s", bad.Reasons[i], w)
+		}
+	}
+}
+
+func TestServiceOfSurvivesItsControlPlane(t *testing.T) {
+	host := netip.MustParseAddrPort("127.0.0.1:3000")
+	set, service, err := programOf(&RunRequest{Service: "api", Args: []string{"x"}, Publish: []mesh.Publish{{Host: host, Port: 8080}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Mesh{runs: map[string]registration{}}
+	m.readopt([]*pod.Bootstrap{{Set: set, Workload: mesh.Workload{Namespace: "default", Name: "api-1"}}})
+	if got := m.runs["default/api-1"].service; got.Host != service.Host || got.Ports[0].Publish[0] != host {
+		t.Errorf("%+v, want %+v", got, service)
+	}
+}
