@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
 )
 
 // Requests that come after the proxy has said GOAWAY were seen by nobody: the
@@ -131,5 +132,36 @@ func TestHTTP2FrameScanner(t *testing.T) {
 		if got.String() != want {
 			t.Errorf("in pieces of %d: %s", step, got.String())
 		}
+	}
+}
+
+// A request that has chosen an endpoint before the endpoint left the mesh is
+// served by it, on a connection of its own.
+func TestHTTP2EndpointLeavesWhileItIsChosen(t *testing.T) {
+	at := h2Origin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "late") })
+	r := newRig(t, mesh.ProtocolHTTP2, at)
+	e := upstream.NewEndpoint(at, r.p.dialPeer(at), r.p.peerLimits())
+	d := destination{endpoint: e, cluster: &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{ConnectTimeout: time.Second}}}}
+	s := r.p.h2sessionOf(&d)
+	e.Close()
+	for range 2 {
+		ctx := context.WithValue(t.Context(), h2callKey{}, &h2call{dest: &d})
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://web/", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := s.transport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err != nil || string(body) != "late" {
+			t.Errorf("answer %q, %v", body, err)
+		}
+	}
+	until(t, "its connections are closed", func() bool { return e.Counts().ActiveConnections == 0 })
+	if got := e.Counts().TotalConnection; got != 2 {
+		t.Errorf("%d connections for 2 requests", got)
 	}
 }

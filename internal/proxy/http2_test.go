@@ -548,6 +548,7 @@ func TestHTTP2RefusedStreamIsSentAgain(t *testing.T) {
 		t.Errorf("answer %q after %d rounds", b, rounds.Load())
 	}
 	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "200", "", "-")...)
+	r.wantSeries(t, "1", "vitrine_upstream_retries_total", "reason=not_processed")
 }
 
 // Heads that HTTP/2 forbids do not reach the origin, and each is on record.

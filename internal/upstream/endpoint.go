@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,9 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 )
-
-// ErrClosed is returned by Dial of an endpoint that has left the mesh.
-var ErrClosed = errors.New("endpoint is closed")
 
 // DialFunc opens a connection to one fixed destination.
 type DialFunc func(ctx context.Context) (net.Conn, error)
@@ -46,7 +42,6 @@ type Endpoint struct {
 
 	mu     sync.Mutex // guards all below
 	idle   []*Conn    // the last is the most recently used
-	all    map[*Conn]struct{}
 	shared io.Closer
 	closed bool
 }
@@ -54,7 +49,7 @@ type Endpoint struct {
 // NewEndpoint makes an endpoint without connections. addr only names it; dial
 // decides where connections go.
 func NewEndpoint(addr netip.AddrPort, dial DialFunc, limits Limits) *Endpoint {
-	return &Endpoint{addr: addr, dial: dial, limits: limits, all: map[*Conn]struct{}{}}
+	return &Endpoint{addr: addr, dial: dial, limits: limits}
 }
 
 // Addr is the address given to NewEndpoint.
@@ -115,7 +110,9 @@ func (e *Endpoint) Get(now int64) *Conn {
 	}
 }
 
-// Dial opens a new connection.
+// Dial opens a new connection, of a closed endpoint too: a request may have
+// chosen it before it left the mesh, and its server goes on for a while so that
+// such requests are served.
 func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	nc, err := e.dial(ctx)
 	if err != nil {
@@ -123,14 +120,6 @@ func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	}
 	c := &Conn{endpoint: e}
 	c.Init(nc)
-	e.mu.Lock()
-	if e.closed {
-		e.mu.Unlock()
-		nc.Close()
-		return nil, fmt.Errorf("connect to %s: %w", e.addr, ErrClosed)
-	}
-	e.all[c] = struct{}{}
-	e.mu.Unlock()
 	e.conns.Add(1)
 	e.opened.Add(1)
 	return c, nil
@@ -187,7 +176,7 @@ func (e *Endpoint) Reap(now int64) int {
 }
 
 // Close takes the endpoint out of use: idle connections are closed now, busy
-// ones when they are put back.
+// and later ones when they are put back.
 func (e *Endpoint) Close() {
 	e.mu.Lock()
 	idle, shared := e.idle, e.shared
@@ -198,20 +187,6 @@ func (e *Endpoint) Close() {
 	}
 	if shared != nil {
 		shared.Close()
-	}
-}
-
-// Abort closes every connection, busy ones too.
-func (e *Endpoint) Abort() {
-	e.Close()
-	e.mu.Lock()
-	busy := make([]*Conn, 0, len(e.all))
-	for c := range e.all {
-		busy = append(busy, c)
-	}
-	e.mu.Unlock()
-	for _, c := range busy {
-		_ = c.Close() // its user sees the end
 	}
 }
 
@@ -237,9 +212,5 @@ func (c *Conn) Discard() {
 	}
 	c.discarded = true
 	_ = c.Close() // it is of no more use, whatever close says
-	e := c.endpoint
-	e.conns.Add(-1)
-	e.mu.Lock()
-	delete(e.all, c)
-	e.mu.Unlock()
+	c.endpoint.conns.Add(-1)
 }
