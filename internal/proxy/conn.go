@@ -350,6 +350,7 @@ type phase uint32
 const (
 	phaseIdle   phase = iota // no request in progress
 	phaseHead                // part of a head has arrived
+	phaseUpload              // the body of a request is on the move, its response has not begun
 	phaseWait                // a request waits for its response
 	phaseBody                // a body is on the move
 	phaseOpaque              // opaque bytes, or a protocol with its own time limits

@@ -140,6 +140,31 @@ func TestSlowHead(t *testing.T) {
 	}
 }
 
+// A body that stops arriving is not waited for for ever, whether the response
+// has begun or not; one that arrives slowly is.
+func TestSlowBody(t *testing.T) {
+	origin := newHeld()
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, origin.serve)), func(o *Options) { o.BodyIdleTimeout = 600 * time.Millisecond })
+	c := h.dial(t)
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 6\r\n\r\n")
+	dribble(t, c, "slower", 1200*time.Millisecond)
+	<-origin.asked
+	pause(t.Context(), 1200*time.Millisecond) // waiting for a response has no limit
+	origin.answer <- "HTTP/1.1 204 No Content\r\n\r\n"
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil || res.StatusCode != http.StatusNoContent {
+		t.Fatalf("response to a slow body: %v, %v", res, err)
+	}
+	io.WriteString(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 100\r\n\r\nabc")
+	got, err := io.ReadAll(c)
+	if err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 408 Request Timeout\r\n") {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if e := h.lastEntry(t, 2); e.Code != http.StatusRequestTimeout || e.Flags != telemetry.FlagSI {
+		t.Errorf("recorded as %d %s, want 408 SI", e.Code, e.Flags)
+	}
+}
+
 func TestIdleClient(t *testing.T) {
 	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, kilobyte)), func(o *Options) { o.IdleTimeout = 100 * time.Millisecond })
 	c := h.dial(t)

@@ -287,6 +287,7 @@ func (h *http1Conn) sendStreaming(ctx context.Context) bool {
 		}
 	}
 	pump := &bodyPump{h: h, up: up, body: &h.x.reqBody, framing: h.x.req.Framing, done: make(chan struct{})}
+	h.watch.set(phaseUpload, telemetry.Now())
 	go pump.run()
 	err := h.await(up, pump)
 	if err == nil {
@@ -304,6 +305,12 @@ func (h *http1Conn) failStreaming(err error, pump *bodyPump) bool {
 	h.x.answer.Release()
 	if pumpState(pump.state.Load()) == pumpRejected {
 		return h.rejectBody(pump.reject)
+	}
+	if errors.Is(err, errStalled) && !pump.complete() {
+		h.x.closing = true
+		h.answerLocally(failUpload)
+		h.linger()
+		return false
 	}
 	return h.fail(h.failureOf(err))
 }
@@ -400,6 +407,7 @@ func (b *bodyPump) forward() (moved, ok bool) {
 	}
 	if b.body.Done() {
 		b.state.Store(uint32(pumpLast)) // before the write that may bring the response
+		b.h.watch.phase.CompareAndSwap(uint32(phaseUpload), uint32(phaseWait))
 	}
 	if _, err := writeContent(&b.up.Stream, in, from, to, b.framing, b.body); err != nil {
 		b.state.Store(uint32(pumpStopped))

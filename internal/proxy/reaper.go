@@ -81,7 +81,7 @@ func (c *conn) check(now int64) {
 		}
 	case phaseWait:
 		c.lookForClient()
-	case phaseBody:
+	case phaseUpload, phaseBody:
 		if age >= c.p.o.BodyIdleTimeout {
 			c.stop(verdictSlow)
 			return
