@@ -153,6 +153,7 @@ func (r *race) run(ctx context.Context) {
 		grace = time.Now()
 	}
 	quiet := time.Time{} // until when the client may be silent; zero is for ever
+	var latest time.Time // until when its first line has to be there; zero before its first byte
 	defer r.join()
 	if r.look() {
 		return
@@ -177,7 +178,13 @@ func (r *race) run(ctx context.Context) {
 		switch {
 		case n > 0:
 			c.watch.set(phaseOpaque, telemetry.Now()) // time limits are this race's from here on
-			quiet = time.Now().Add(detectStall)
+			now := time.Now()
+			if latest.IsZero() {
+				latest = now.Add(c.p.o.HeaderTimeout)
+			}
+			if quiet = now.Add(detectStall); quiet.After(latest) {
+				quiet = latest
+			}
 			if r.look() {
 				return
 			}

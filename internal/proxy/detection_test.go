@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -141,6 +142,19 @@ func TestDetectsStalledClient(t *testing.T) {
 	mustWrite(t, c, "GET")
 	if got := mustRead(t, c, 3); got != "GET" {
 		t.Errorf("echo %q", got)
+	}
+	r.wantSeries(t, "1", "vitrine_protocol_detection_total", "result=stalled")
+}
+
+// A client that always sends one more byte before it counts as stalled has to
+// have its first line complete in the time of a head.
+func TestDetectsDribblingClient(t *testing.T) {
+	r := newRigWith(t, Options{HeaderTimeout: 300 * time.Millisecond}, mesh.ProtocolAuto, origin(t, echo))
+	c := r.dial(t)
+	dribble(t, c, "GET /"+strings.Repeat("a", 15), time.Second)
+	mustWrite(t, c, "b")
+	if got, want := mustRead(t, c, 21), "GET /aaaaaaaaaaaaaaab"; got != want {
+		t.Errorf("echo %q, want %q", got, want)
 	}
 	r.wantSeries(t, "1", "vitrine_protocol_detection_total", "result=stalled")
 }
