@@ -152,7 +152,7 @@ func (m *Mesh) compare(ctx context.Context, l *ledger, pods map[string]bool) (ro
 	}
 	defer remote.Close()
 	window := strconv.Itoa(int(time.Since(m.started).Seconds())+60) + "s"
-	samples, err := remote.Query(ctx, "last_over_time(istio_requests_total["+window+"])", time.Now())
+	samples, err := remote.Query(ctx, "increase(istio_requests_total["+window+"] anchored)", time.Now())
 	if err != nil {
 		return nil, "", err
 	}

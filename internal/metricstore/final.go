@@ -23,6 +23,10 @@ import (
 // over any window that contains this moment sees it, while instant queries no
 // longer show the series.
 //
+// Counters fall to zero before they end: a successor with the same labels, which
+// may have counted more than its predecessor when it is scraped first, is then
+// counted from zero whatever creation time it names.
+//
 // The exposition is in the format of contentType: Prometheus text, OpenMetrics
 // text or protobuf (delimited). Call it while the target is still set or after
 // it was removed, but not while it still counts. An error means that nothing
@@ -84,12 +88,14 @@ func (s *Store) tryFinal(ctx context.Context, target labels.Labels, contentType 
 
 // finalSample is one series of an exposition.
 type finalSample struct {
-	ref    storage.SeriesRef
-	labels labels.Labels
+	ref     storage.SeriesRef
+	labels  labels.Labels
+	counter bool
 }
 
 func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Labels, now int64) error {
 	var series []finalSample
+	counter := false
 	for {
 		entry, err := p.Next()
 		if errors.Is(err, io.EOF) {
@@ -102,6 +108,10 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 		var h *histogram.Histogram
 		var fh *histogram.FloatHistogram
 		switch entry {
+		case textparse.EntryType:
+			_, kind := p.Type()
+			counter = kind == model.MetricTypeCounter || kind == model.MetricTypeHistogram
+			continue
 		case textparse.EntrySeries:
 			_, _, v = p.Series()
 		case textparse.EntryHistogram:
@@ -128,11 +138,16 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 				return fmt.Errorf("append %s: %w", lset, err)
 			} // otherwise only an exemplar was refused
 		}
-		series = append(series, finalSample{ref, lset})
+		series = append(series, finalSample{ref, lset, counter && h == nil && fh == nil})
 	}
 	end := math.Float64frombits(value.StaleNaN)
 	for _, f := range series {
-		if _, err := app.Append(f.ref, f.labels, 0, now+1, end, nil, nil, storage.AppendV2Options{}); err != nil {
+		if f.counter {
+			if _, err := app.Append(f.ref, f.labels, 0, now+1, 0, nil, nil, storage.AppendV2Options{}); err != nil {
+				return fmt.Errorf("reset %s: %w", f.labels, err)
+			}
+		}
+		if _, err := app.Append(f.ref, f.labels, 0, now+2, end, nil, nil, storage.AppendV2Options{}); err != nil {
 			return fmt.Errorf("end %s: %w", f.labels, err)
 		}
 	}

@@ -304,11 +304,31 @@ func TestAppendFinalBetweenScrapes(t *testing.T) {
 	if err := r.AppendFinal(t.Context(), "apps", target, "text/plain;version=0.0.4", []byte("requests_total 8\n")); err != nil {
 		t.Fatal(err)
 	}
-	r.awaitValue(`last_over_time(requests_total[1m])`, 8)
+	r.awaitValue(`max_over_time(requests_total[1m])`, 8)
 	r.eventually("series ended", func() bool {
 		_, ok := r.value(`count(requests_total)`)
 		return !ok
 	})
+}
+
+// A replica that comes back under the same name and address is counted from
+// zero, even if it has counted as much as its predecessor when it is seen first.
+func TestSuccessorIsCountedFromZero(t *testing.T) {
+	r := start(t, Options{})
+	a := newApp(t)
+	target := a.target(nil)
+	const before = "# TYPE requests_total counter\nrequests_total{code=\"200\"} 16\n"
+	if err := r.AppendFinal(t.Context(), "apps", target, "text/plain;version=0.0.4", []byte(before)); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitValue(`max_over_time(requests_total[1m])`, 16)
+	a.requests.WithLabelValues("200").Add(16)
+	r.SetTargets("apps", []Target{target})
+	r.awaitValue(`requests_total`, 16)
+	r.awaitValue(`increase(requests_total[1m] anchored)`, 16)
+	r.awaitValue(`sum_over_time(requests_total[1m]) >= bool 32`, 1)
+	a.requests.WithLabelValues("200").Add(4)
+	r.awaitValue(`increase(requests_total[1m] anchored)`, 20)
 }
 
 func TestAppendFinalErrors(t *testing.T) {
