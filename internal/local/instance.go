@@ -24,6 +24,8 @@ const (
 	stopSlack = pod.EndpointPropagation + pod.DrainTimeout + 5*time.Second
 	// claimTime is how long a program that was prepared may take to appear.
 	claimTime = 30 * time.Second
+	// strayGrace is what a running pod has to end in whose description is lost.
+	strayGrace = 10 * time.Second
 )
 
 // instance is one pod of the supervisor.

@@ -131,6 +131,27 @@ func (p *process) signal(sig syscall.Signal) error {
 	return nil
 }
 
+// end asks the process to end and kills it if it still runs after grace.
+func (p *process) end(ctx context.Context, grace time.Duration) error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	limit, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	err := p.wait(limit)
+	if err == nil || limit.Err() == nil {
+		return err
+	}
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	// A deadline of the past is left from the first wait; a killed process ends.
+	if err := p.fd.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("watch process %d: %w", p.pid, err)
+	}
+	return p.wait(ctx)
+}
+
 // close forgets the process, which goes on if it has not ended.
 func (p *process) close() {
 	p.fd.Close()
