@@ -291,6 +291,9 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, gctx := errgroup.WithContext(base)
+	// Programs can be stopped although another component has failed meanwhile.
+	programs, leave := context.WithCancel(base)
+	defer leave()
 	queries, err := m.queryHandler()
 	if err != nil {
 		return err
@@ -298,7 +301,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	g.Go(func() error { return m.plane.Run(gctx) })
 	g.Go(func() error { return m.xds.Serve(gctx, l.xds) })
 	g.Go(func() error { return m.store.Run(gctx) })
-	g.Go(func() error { return m.local.Run(gctx) })
+	g.Go(func() error { return m.local.Run(programs) })
 	g.Go(func() error { return m.follow(gctx) })
 	g.Go(func() error { return m.narrate(gctx) })
 	g.Go(func() error { return serveHTTP(gctx, l.prometheus, queries) })
@@ -312,21 +315,24 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		return errors.Join(err, ignoreCancelled(g.Wait()))
 	}
 	g.Go(func() error {
+		defer leave()
 		// Whoever asks first: Ctrl-C, `vitrine down`, or a component that failed.
 		select {
 		case <-ctx.Done():
 		case <-m.stop:
 		case <-gctx.Done():
+			if n := len(livePods(m.cfg.RunDir)); n > 0 {
+				fmt.Fprintf(m.io.Progress, "the control plane ends, but %d workloads go on: `vitrine up` takes them over, `vitrine down` stops them\n", n)
+			}
 			return nil
 		}
 		close(m.stopping)
 		if n := len(m.local.Pods()); n > 0 {
 			fmt.Fprintf(m.io.Progress, "stopping %d workloads (Ctrl-C again does not wait for them)\n", n)
 		}
-		err := m.stopPrograms(gctx)
+		err := m.stopPrograms(base)
 		close(m.stopped)
-		// The answer to `vitrine down` leaves before its socket closes.
-		time.AfterFunc(100*time.Millisecond, cancel)
+		cancel() // serveHTTP lets the answer to `vitrine down` leave first
 		return err
 	})
 	return ignoreCancelled(g.Wait())

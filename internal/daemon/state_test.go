@@ -36,8 +36,8 @@ func livePod(t *testing.T, runDir string, net uint8) {
 	t.Helper()
 	dir := filepath.Join(runDir, "pods", "default", "api")
 	set := mesh.WorkloadSet{
-		Kind: mesh.KindDeployment, Namespace: "default", Name: "api", Replicas: 1, GracePeriod: time.Second,
-		Containers: []mesh.Container{{Name: "api", Args: []string{"/bin/true"}}}, Restart: mesh.RestartAlways,
+		Kind: mesh.KindProgram, Namespace: "default", Name: "api", Replicas: 1, GracePeriod: time.Second,
+		Containers: []mesh.Container{{Name: "api", Args: []string{"/bin/true"}}}, Restart: mesh.RestartNever,
 	}
 	boot := &pod.Bootstrap{
 		Workload: mesh.Workload{
@@ -45,7 +45,7 @@ func livePod(t *testing.T, runDir string, net uint8) {
 			IP: mesh.IP(net, 7), CaseIP: mesh.CaseIP4(7), CaseIP6: netip.Addr{},
 		},
 		Set: set, Net: net, XDSSocket: filepath.Join(runDir, xdsSocket), ControlSocket: filepath.Join(runDir, controlSocket),
-		RunDir: dir, StateDir: filepath.Join(runDir, "state"), LogDir: filepath.Join(runDir, "logs"),
+		RunDir: dir, StateDir: filepath.Join(runDir, "state"), Foreground: true,
 	}
 	if _, err := boot.Write(); err != nil {
 		t.Fatal(err)

@@ -76,6 +76,7 @@ type Supervisor struct {
 	kick chan struct{} // capacity 1: something changed
 	// surveyed is closed when Run knows the pods that were running before it.
 	surveyed chan struct{}
+	ended    chan struct{} // closed when Run has returned
 
 	hooksMu sync.Mutex // held while hooks run; before mu
 
@@ -113,6 +114,7 @@ func New(o Options) (*Supervisor, error) {
 		o: o, ipv6: err == nil,
 		kick:     make(chan struct{}, 1),
 		surveyed: make(chan struct{}),
+		ended:    make(chan struct{}),
 		sets:     map[setKey]*wanted{},
 		pods:     map[string]*instance{},
 	}, nil
@@ -121,6 +123,7 @@ func New(o Options) (*Supervisor, error) {
 // Run adopts the pods that still run, keeps everything as declared, and returns
 // nil at the end of ctx, leaving the pods running. It is called once.
 func (s *Supervisor) Run(ctx context.Context) error {
+	defer close(s.ended)
 	ctx, cancel := context.WithCancel(ctx)
 	var keepers sync.WaitGroup
 	defer keepers.Wait()
@@ -397,10 +400,21 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 		return err
 	}
 	boot, err := pod.ReadBootstrap(filepath.Join(dir, pod.BootstrapFile))
-	if err != nil || boot.Workload.Key() != key || boot.Net != s.o.Net {
+	switch {
+	case err != nil:
+	case boot.Workload.Key() != key:
+		err = fmt.Errorf("its bootstrap file is of %s", boot.Workload.Key())
+	case boot.Net != s.o.Net:
+		err = fmt.Errorf("its addresses are in network %d, those of the mesh in %d", boot.Net, s.o.Net)
+	}
+	if err != nil {
 		if proc != nil {
+			s.o.Log.WarnContext(ctx, "running pod cannot be taken over and is ended", "dir", dir, "pid", proc.pid, "error", err)
+			err = proc.end(ctx, strayGrace)
 			proc.close()
-			return fmt.Errorf("its process %d runs, but the bootstrap file is not usable: %w", proc.pid, err)
+			if err != nil {
+				return err
+			}
 		}
 		return os.RemoveAll(dir)
 	}
@@ -430,8 +444,8 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 }
 
 // Stop ends all pods, those of `vitrine run` too, each with its grace period, and
-// returns when none is left. At the end of ctx it kills what remains. Run must
-// be running.
+// returns when none is left. At the end of ctx it kills what remains. All this
+// is done by Run: if Run ends before, Stop returns an error.
 func (s *Supervisor) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.down = true
@@ -440,6 +454,8 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 	// Until Run has looked, an empty list means nothing.
 	select {
 	case <-s.surveyed:
+	case <-s.ended:
+		return errors.New("stop pods: their supervisor ended before they were known")
 	case <-ctx.Done():
 		return fmt.Errorf("stop pods: %w before they were known", ctx.Err())
 	}
@@ -463,7 +479,11 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 		case len(left) == 0:
 			return fmt.Errorf("stop pods: %w: the last ones were killed", ctx.Err())
 		}
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-s.ended:
+			return fmt.Errorf("stop pods: their supervisor has ended, %s may still run: the next one takes them over", strings.Join(left, ", "))
+		}
 	}
 }
 

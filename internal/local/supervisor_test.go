@@ -481,6 +481,75 @@ func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
 	}
 }
 
+// A pod that runs and whose description is lost or of another mesh is ended: else
+// nobody would show it or stop it, ever.
+func TestPodsThatCannotBeTakenOverAreEnded(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	pods := w.settled(t)
+	detach()
+	old := map[string]int{}
+	for i, p := range pods {
+		old[p.Workload.Key()] = p.ProxyPID
+		path := filepath.Join(dir, "pods", p.Workload.Key(), pod.BootstrapFile)
+		boot, err := pod.ReadBootstrap(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		index, _ := mesh.IndexOf(boot.Net, boot.Workload.IP)
+		boot.Net++
+		boot.Workload.IP = mesh.IP(boot.Net, index)
+		if _, err := boot.Write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w, _ = reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	for _, p := range w.settled(t) {
+		if old[p.Workload.Key()] != 0 {
+			t.Errorf("%s was kept", p.Workload.Key())
+		}
+	}
+	for key, pid := range old {
+		// It was this process's child before it was forgotten.
+		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got != pid || err != nil {
+			t.Errorf("process %d of %s: %d, %v; want it to have ended", pid, key, got, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "pods", key)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("directory of %s: %v", key, err)
+		}
+	}
+}
+
+// Pods are ended by Run: when it is over, Stop says so and does not wait for
+// what nobody does.
+func TestStopWithoutRunEnds(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	key := w.settled(t)[0].Workload.Key()
+	detach()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, ctx := range map[string]context.Context{"lasting": t.Context(), "over": over} {
+		if err := w.sup.Stop(ctx); err == nil {
+			t.Errorf("with a context that is %s: no error, and %s runs", name, key)
+		}
+	}
+	if pid, err := pod.Holder(filepath.Join(dir, "pods", key)); pid == 0 || err != nil {
+		t.Errorf("the pod's process: %d, %v", pid, err)
+	}
+	_, _ = reopen(t, dir) // whose end stops the pod
+}
+
 func TestUsage(t *testing.T) {
 	w := newWorld(t)
 	w.apply(t, deployment("web", 1, "serve", "8080"))
