@@ -140,7 +140,7 @@ func (h *http1Conn) readHead() (int, error) {
 				return 0, http1.ErrHeadTooLarge
 			}
 		} else if first {
-			h.watch.set(phaseIdle, telemetry.Now())
+			h.watch.set(phaseIdle, h.endOfLast())
 		}
 		if _, err := h.down.Read(&h.in, h.parked); err != nil {
 			if h.carriesOn(err) {
@@ -153,6 +153,15 @@ func (h *http1Conn) readHead() (int, error) {
 			return 0, nil
 		}
 	}
+}
+
+// endOfLast is when the last exchange ended, or now if that is not known: a read
+// of the clock less per request.
+func (h *http1Conn) endOfLast() int64 {
+	if h.x != nil && h.x.unfinished && h.x.rec.End != 0 {
+		return h.x.rec.End
+	}
+	return telemetry.Now()
 }
 
 // errHeadTimeout is answered with 408.

@@ -93,12 +93,13 @@ func (h *http1Conn) rejectBody(err error) bool {
 }
 
 // connect takes a pooled connection, unless fresh is set, or opens one, to
-// another endpoint if need be.
+// another endpoint if need be. It sets x.sentAt.
 func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *failure) {
 	x := h.x
 	x.rec.Upstream = x.routed.endpoint.Addr()
 	if !fresh {
-		if up := x.routed.endpoint.Get(telemetry.Now()); up != nil {
+		x.sentAt = telemetry.Now()
+		if up := x.routed.endpoint.Get(x.sentAt); up != nil {
 			return up, nil
 		}
 	}
@@ -107,6 +108,7 @@ func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *f
 		h.entered = x.routed.endpoint
 		up, err = x.routed.dial(ctx)
 	}
+	x.sentAt = telemetry.Now()
 	if err == nil {
 		return up, nil
 	}
@@ -127,7 +129,6 @@ func (x *exchange) arm(up *upstream.Conn) {
 // use makes up the connection that the reaper may interrupt for h.
 func (h *http1Conn) use(up *upstream.Conn) {
 	h.watch.up.Store(up)
-	h.x.sentAt = telemetry.Now()
 	h.watch.set(phaseWait, h.x.sentAt)
 	h.x.arm(up)
 }

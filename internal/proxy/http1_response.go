@@ -237,6 +237,10 @@ func (h *http1Conn) send(p []byte) error {
 func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool {
 	x := h.x
 	h.watch.up.Store(nil)
+	now := telemetry.Now()
+	if err == nil {
+		x.rec.End = now
+	}
 	reusable := err == nil && x.res.KeepAlive && x.answer.Len() == 0
 	if pump != nil {
 		reusable = reusable && pump.complete()
@@ -253,7 +257,7 @@ func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool 
 		if x.deadline > 0 || up.Interrupted() {
 			up.Resume()
 		}
-		x.routed.endpoint.Put(up, telemetry.Now())
+		x.routed.endpoint.Put(up, now)
 	} else {
 		up.Discard()
 	}
