@@ -21,15 +21,16 @@ const module = "github.com/vitrine-mesh/vitrine/"
 var mayImport = map[string][]string{
 	"cmd/vitrine":          {"internal/daemon", "internal/mesh"},
 	"cmd/vitrine-proxy":    {"internal/intercept", "internal/sidecar"},
-	"internal/admin":       {"internal/mesh"},
+	"internal/admin":       {"internal/loopback", "internal/mesh"},
 	"internal/control":     {"internal/durable", "internal/mesh"},
-	"internal/daemon":      {"internal/control", "internal/durable", "internal/graph", "internal/intercept", "internal/local", "internal/local/pod", "internal/manifest", "internal/mesh", "internal/metricstore", "internal/xds/ads"},
+	"internal/daemon":      {"internal/control", "internal/durable", "internal/graph", "internal/intercept", "internal/local", "internal/local/pod", "internal/loopback", "internal/manifest", "internal/mesh", "internal/metricstore", "internal/xds/ads"},
 	"internal/detect":      {},
 	"internal/durable":     {}, // a leaf: four packages replace files, each did it in its own way
 	"internal/graph":       {"internal/mesh"},
 	"internal/intercept":   {},
 	"internal/local":       {"internal/local/pod", "internal/mesh"},
 	"internal/local/pod":   {"internal/durable", "internal/mesh"}, // the half of local that runs beside a program: kept small
+	"internal/loopback":    {}, // a leaf: both processes serve HTTP without a password on loopback
 	"internal/manifest":    {"internal/mesh"},
 	"internal/mesh":        {},
 	"internal/meshtest":    {"internal/daemon"}, // the whole mesh, as its command line drives it

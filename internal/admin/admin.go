@@ -5,13 +5,12 @@ import (
 	"html"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/loopback"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -119,7 +118,7 @@ func New(o Options) (*Server, error) {
 	for _, c := range s.commands {
 		s.byPath[c.path] = c
 	}
-	s.guarded = http.NewCrossOriginProtection().Handler(http.HandlerFunc(s.dispatch))
+	s.guarded = loopback.Guard(http.HandlerFunc(s.dispatch), o.Self.IP, o.Self.CaseIP, o.Self.CaseIP6)
 	return s, nil
 }
 
@@ -128,11 +127,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-cache, max-age=0")
 	h.Set("X-Content-Type-Options", "nosniff")
-	if !s.hostAllowed(req.Host) {
-		// A name of a foreign domain that resolves to this address: DNS rebinding.
-		http.Error(w, "host "+strings.ToValidUTF8(req.Host, "?")+" is not this machine: use localhost or the address", http.StatusForbidden)
-		return
-	}
 	s.guarded.ServeHTTP(w, req)
 }
 
@@ -159,22 +153,6 @@ func (s *Server) dispatch(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 	c.serve(w, req)
-}
-
-// hostAllowed reports whether a Host header names this machine.
-func (s *Server) hostAllowed(hostport string) bool {
-	host := hostport
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		host = h
-	}
-	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
-	if addr, err := netip.ParseAddr(host); err == nil {
-		addr = addr.Unmap()
-		self := &s.o.Self
-		return addr.IsLoopback() || addr == self.IP || addr == self.CaseIP || addr == self.CaseIP6
-	}
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost")
 }
 
 func (s *Server) helpText() string {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/vitrine-mesh/vitrine/internal/control"
 	"github.com/vitrine-mesh/vitrine/internal/local"
+	"github.com/vitrine-mesh/vitrine/internal/loopback"
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/metricstore"
@@ -304,8 +305,8 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	g.Go(func() error { return m.local.Run(programs) })
 	g.Go(func() error { return m.follow(gctx) })
 	g.Go(func() error { return m.narrate(gctx) })
-	g.Go(func() error { return serveHTTP(gctx, l.prometheus, queries) })
-	g.Go(func() error { return serveHTTP(gctx, l.metrics, m.metricsHandler()) })
+	g.Go(func() error { return serveHTTP(gctx, l.prometheus, loopback.Guard(queries)) })
+	g.Go(func() error { return serveHTTP(gctx, l.metrics, loopback.Guard(m.metricsHandler())) })
 	g.Go(func() error { return serveHTTP(gctx, l.control, m.controlHandler()) })
 	if m.cfg.Watch && len(m.cfg.Files) > 0 {
 		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, m.reload) })

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"bytes"
+	"context"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -46,5 +48,50 @@ func TestFailureSaysWhatGoesOn(t *testing.T) {
 	}
 	if got := progress.String(); !strings.Contains(got, "1 workloads go on: `vitrine up` takes them over, `vitrine down` stops them") {
 		t.Errorf("said: %q", got)
+	}
+}
+
+// A web page that reaches the ports of the control plane through a name of its
+// own, or sends a form there, gets nothing.
+func TestForeignPagesGetNothing(t *testing.T) {
+	var progress bytes.Buffer
+	m, l := newMesh(t, &progress)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- m.serve(ctx, l) }()
+	<-m.Settled()
+	for _, tc := range []struct {
+		method, url, host, origin string
+		want                      int
+	}{
+		{"GET", m.promAddr + "/api/v1/query?query=1", "", "", 200},
+		{"GET", m.promAddr + "/api/v1/query?query=1", "evil.example", "", 403},
+		{"POST", m.promAddr + "/api/v1/query?query=1", "", "http://evil.example", 403},
+		{"GET", m.ctrlAddr + "/metrics", "localhost", "", 200},
+		{"GET", m.ctrlAddr + "/metrics", "evil.example", "", 403},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), tc.method, "http://"+tc.url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Close = true
+		if tc.host != "" {
+			req.Host = tc.host
+		}
+		if tc.origin != "" {
+			req.Header.Set("Origin", tc.origin)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("%s %s, host %q, origin %q: status %d, want %d", tc.method, tc.url, tc.host, tc.origin, resp.StatusCode, tc.want)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

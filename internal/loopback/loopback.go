@@ -1,0 +1,50 @@
+// Package loopback guards HTTP handlers that ask for no password because only
+// this machine reaches their address. A browser on this machine reaches it, too,
+// on behalf of every web site: through a name of the site's own that resolves to
+// 127.0.0.1 (DNS rebinding), or by sending a form there.
+//
+// It hides by which names a machine calls itself, and how a request of a foreign
+// page is known. A Guard may be used by any number of goroutines.
+package loopback
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+)
+
+// Guard lets a request through to next if its Host names this machine (a
+// loopback address, localhost, a name below localhost as RFC 6761 section 6.3
+// reserves them, or one of self) and if, unless it only reads, no page of another
+// origin sent it (http.CrossOriginProtection). All others are answered 403.
+func Guard(next http.Handler, self ...netip.Addr) http.Handler {
+	sameOrigin := http.NewCrossOriginProtection().Handler(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !names(r.Host, self) {
+			http.Error(w, "host "+strings.ToValidUTF8(r.Host, "?")+" is not this machine: use localhost or the address", http.StatusForbidden)
+			return
+		}
+		sameOrigin.ServeHTTP(w, r)
+	})
+}
+
+// names reports whether a Host header names this machine.
+func names(hostport string, self []netip.Addr) bool {
+	host := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if addr, err := netip.ParseAddr(host); err == nil {
+		addr = addr.Unmap()
+		for _, s := range self {
+			if addr == s {
+				return true
+			}
+		}
+		return addr.IsLoopback()
+	}
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost")
+}
