@@ -37,6 +37,10 @@ type Config struct {
 	// Resolvers are asked for names that are not the mesh's; empty means those
 	// of the host's /etc/resolv.conf, read again when it changes.
 	Resolvers []netip.AddrPort
+	// DNSAnswered, if not nil, is told of each answer of the DNS: its response
+	// code in lower case (noerror, nxdomain, formerr, servfail), or DNSForwarded.
+	// It is called concurrently and must not block.
+	DNSAnswered func(result string)
 	// MaxUDPFlows bounds the UDP passthrough (two sockets a flow); 0 means 1024.
 	// The flow that was silent longest makes room.
 	MaxUDPFlows int

@@ -33,6 +33,9 @@ type ReverseResolver interface {
 	ReverseLookup(addr netip.Addr) (name string, known bool)
 }
 
+// DNSForwarded is the result of an answer that came from the host's resolvers.
+const DNSForwarded = "forwarded"
+
 const (
 	dnsTTL         = 30 // seconds, of our own answers
 	forwardTimeout = 3 * time.Second
@@ -45,16 +48,16 @@ const (
 // the resolvers of the host. Nothing is cached. It may be called once.
 func (c *Case) ServeDNS(ctx context.Context, r Resolver) error {
 	h := &dnsHandler{
-		ctx:      func() context.Context { return ctx },
 		resolver: r, cfg: &c.cfg,
 		forwards: make(chan struct{}, maxForwards),
 	}
+	serve := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { h.serve(ctx, w, req) })
 	var servers []*dns.Server
 	for _, l := range c.listeners.dnsTCP {
-		servers = append(servers, &dns.Server{Listener: l, Handler: h})
+		servers = append(servers, &dns.Server{Listener: l, Handler: serve})
 	}
 	for _, p := range c.listeners.dnsUDP {
-		servers = append(servers, &dns.Server{PacketConn: p, Handler: h})
+		servers = append(servers, &dns.Server{PacketConn: p, Handler: serve})
 	}
 	var g errgroup.Group
 	failed := make(chan struct{})
@@ -95,7 +98,6 @@ func (c *Case) ServeDNS(ctx context.Context, r Resolver) error {
 
 // dnsHandler answers one question at a time.
 type dnsHandler struct {
-	ctx      func() context.Context // of ServeDNS
 	resolver Resolver
 	cfg      *Config
 	forwards chan struct{} // a token for each question that is being forwarded
@@ -105,11 +107,19 @@ type dnsHandler struct {
 	mtime time.Time
 }
 
-// ServeDNS implements dns.Handler.
-func (h *dnsHandler) ServeDNS(w dns.ResponseWriter, req *dns.Msg) {
+// serve answers one message.
+func (h *dnsHandler) serve(ctx context.Context, w dns.ResponseWriter, req *dns.Msg) {
 	answer := h.answer(req)
+	forwarded := false
 	if answer == nil {
-		answer = h.forward(h.ctx(), req)
+		answer, forwarded = h.forward(ctx, req)
+	}
+	if h.cfg.DNSAnswered != nil {
+		result := strings.ToLower(dns.RcodeToString[answer.Rcode])
+		if forwarded {
+			result = DNSForwarded
+		}
+		h.cfg.DNSAnswered(result)
 	}
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
 		size := dns.MinMsgSize
@@ -260,8 +270,8 @@ func parseReverse(name string) (netip.Addr, bool) {
 }
 
 // forward asks the resolvers of the host in turn, by UDP, and by TCP if the answer
-// was cut.
-func (h *dnsHandler) forward(ctx context.Context, req *dns.Msg) *dns.Msg {
+// was cut. Without an answer it makes one that says so, and ok is false.
+func (h *dnsHandler) forward(ctx context.Context, req *dns.Msg) (answer *dns.Msg, ok bool) {
 	failure := new(dns.Msg)
 	failure.SetRcode(req, dns.RcodeServerFailure)
 	failure.RecursionAvailable = true
@@ -269,7 +279,7 @@ func (h *dnsHandler) forward(ctx context.Context, req *dns.Msg) *dns.Msg {
 	case h.forwards <- struct{}{}:
 		defer func() { <-h.forwards }()
 	default:
-		return failure
+		return failure, false
 	}
 	for _, server := range h.servers() {
 		answer, err := exchange(ctx, "udp", server, req)
@@ -281,9 +291,9 @@ func (h *dnsHandler) forward(ctx context.Context, req *dns.Msg) *dns.Msg {
 		if err != nil || answer.Rcode == dns.RcodeServerFailure || answer.Rcode == dns.RcodeRefused {
 			continue
 		}
-		return answer
+		return answer, true
 	}
-	return failure
+	return failure, false
 }
 
 func exchange(ctx context.Context, network, server string, req *dns.Msg) (*dns.Msg, error) {

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/admin"
@@ -120,4 +122,19 @@ func (v *configView) scrape(next http.Handler) http.Handler {
 	})
 }
 
-func (v *configView) refresh() { v.rec.SetConnected(v.client.Status().Connected) }
+func (v *configView) refresh() {
+	st := v.client.Status()
+	v.rec.SetConnected(st.Connected)
+	v.rec.SetConfigVersion(versionNumber(st.Version))
+}
+
+// versionNumber is a number for a version, which ends in a hash in hexadecimal
+// digits: its last 53 bits, which a float64 holds exactly. Like the version gauges
+// of Envoy it is there to be compared, not to be read.
+func versionNumber(version string) uint64 {
+	n, err := strconv.ParseUint(version[strings.LastIndexByte(version, '-')+1:], 16, 64)
+	if err != nil {
+		return 0 // none yet
+	}
+	return n & (1<<53 - 1)
+}

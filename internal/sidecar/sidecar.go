@@ -80,7 +80,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	// 3. The case.
 	s.runtime.Waiting("building the case")
 	cfg := caseConfig(s.b)
-	cfg.Log = s.log
+	cfg.Log, cfg.DNSAnswered = s.log, recorder.DNSAnswered
 	place, err := intercept.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -188,6 +188,7 @@ func (s *sidecar) apply(px *proxy.Proxy, rec *telemetry.Recorder, cfg *mesh.Node
 		rec.ConfigRejected()
 		return err
 	}
+	rec.ConfigApplied()
 	s.names.set(cfg.Names)
 	s.once.Do(func() {
 		close(s.configured)

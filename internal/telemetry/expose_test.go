@@ -40,7 +40,8 @@ func everything(t *testing.T) *Recorder {
 	r.ForcedClose()
 	r.SetConnected(true)
 	r.SetReady(true)
-	r.ConfigApplied(7)
+	r.ConfigApplied()
+	r.SetConfigVersion(7)
 	r.ConfigRejected()
 	return r
 }

@@ -60,9 +60,11 @@ func (r *Recorder) SetConnected(up bool) { r.self.xdsConnected.Store(boolGauge(u
 // SetReady says whether the proxy accepts traffic for its program.
 func (r *Recorder) SetReady(ready bool) { r.self.ready.Store(boolGauge(ready)) }
 
-// ConfigApplied says that the configuration of this version is in use since now.
-func (r *Recorder) ConfigApplied(version uint64) {
-	r.self.configVersion.Store(version)
+// SetConfigVersion says which version of the configuration is in use; 0 is none.
+func (r *Recorder) SetConfigVersion(version uint64) { r.self.configVersion.Store(version) }
+
+// ConfigApplied says that a configuration is in use since now.
+func (r *Recorder) ConfigApplied() {
 	r.self.configTime.Store(time.Now().UnixNano())
 	r.self.configsOK.Add(1)
 }

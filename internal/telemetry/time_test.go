@@ -207,7 +207,8 @@ func TestConfigAge(t *testing.T) {
 		}
 		expect(t, "at first", gauges(), "vitrine_xds_connected 0 vitrine_xds_config_version 0 vitrine_xds_config_age_seconds 0")
 		r.SetConnected(true)
-		r.ConfigApplied(9)
+		r.ConfigApplied()
+		r.SetConfigVersion(9)
 		wait(90 * time.Second)
 		expect(t, "later", gauges(), "vitrine_xds_connected 1 vitrine_xds_config_version 9 vitrine_xds_config_age_seconds 90")
 	})
