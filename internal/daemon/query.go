@@ -134,7 +134,13 @@ func buildGraph(ctx context.Context, runDir string, q GraphQuery) (*graph.Graph,
 	if math.Abs(q.Window.Seconds()) < 1 {
 		return nil, errors.New("the window of a graph must be at least a second")
 	}
-	return graph.Build(ctx, samples{remote}, graph.Options{Window: q.Window, At: q.At, Namespace: q.Namespace})
+	anchored, err := remote.Understands(ctx, "increase(up[1s] anchored)")
+	if err != nil {
+		return nil, fmt.Errorf("build graph: %w", err)
+	}
+	return graph.Build(ctx, samples{remote}, graph.Options{
+		Window: q.Window, At: q.At, Namespace: q.Namespace, Extrapolate: !anchored,
+	})
 }
 
 // samples lends the store's query method to the graph.

@@ -2,6 +2,7 @@ package metricstore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httputil"
@@ -83,6 +84,20 @@ func (r *Remote) EvalRange(ctx context.Context, expr string, start, end time.Tim
 func (r *Remote) Query(ctx context.Context, expr string, at time.Time) ([]Sample, error) {
 	res, err := r.Eval(ctx, expr, at)
 	return vectorOf(expr, res, err)
+}
+
+// Understands reports whether the server can evaluate expr: servers differ in
+// their functions and modifiers. An error means that it did not say.
+func (r *Remote) Understands(ctx context.Context, expr string) (bool, error) {
+	_, err := r.Eval(ctx, expr, time.Time{})
+	if answer := (*v1.Error)(nil); errors.As(err, &answer) {
+		switch answer.Type {
+		case v1.ErrTimeout, v1.ErrCanceled, v1.ErrServer, "internal", "unavailable":
+		default: // bad_data of Prometheus, 422 of VictoriaMetrics, …
+			return false, nil
+		}
+	}
+	return err == nil, err
 }
 
 // QueryRange is EvalRange for callers that need only the series.
