@@ -54,6 +54,27 @@ func metricsOf(t *testing.T, p *plane) string {
 	return b.String()
 }
 
+// TestPushTimes: each response written is timed, and each announced change of
+// each proxy.
+func TestPushTimes(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(2), 0)
+	p.serve(t, socket)
+	n := startClient(t, socket, "node", "")
+	n.wants(t, world(2))
+	eventually(t, "accepted", func() bool { ts := typeOf(p, xds.RDS); return ts.Acked != "" && ts.InSync() })
+	if text := metricsOf(t, p); !strings.Contains(text, "pilot_proxy_queue_time_count 0\n") {
+		t.Error("the first configuration counts as an announced change")
+	}
+	p.set(world(3))
+	n.wants(t, world(3))
+	eventually(t, "timed", func() bool {
+		text := metricsOf(t, p)
+		return strings.Contains(text, "pilot_proxy_queue_time_count 1\n") &&
+			strings.Contains(text, `pilot_xds_push_time_count{type="eds"} 2`+"\n")
+	})
+}
+
 // TestRefusedConfiguration: apply refuses; the proxy keeps the one before, the
 // control plane shows why, and the next good one is accepted.
 func TestRefusedConfiguration(t *testing.T) {

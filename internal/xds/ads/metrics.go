@@ -16,6 +16,8 @@ type serverMetrics struct {
 	pushes      *prometheus.CounterVec
 	rejects     *prometheus.CounterVec
 	size        *prometheus.HistogramVec
+	pushTime    *prometheus.HistogramVec
+	queueTime   prometheus.Histogram
 	convergence prometheus.Histogram
 	errors      prometheus.Counter
 	stuck       prometheus.Counter
@@ -37,6 +39,14 @@ func newServerMetrics() *serverMetrics {
 			Name: "pilot_xds_config_size_bytes", Help: "Size of the responses sent to proxies.",
 			Buckets: []float64{1, 1e4, 1e6, 4e6, 1e7, 4e7},
 		}, []string{"type"}),
+		pushTime: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "pilot_xds_push_time", Help: "Seconds from working out a response until it is written, by type.",
+			Buckets: []float64{.01, .1, 1, 3, 5, 10, 20, 30},
+		}, []string{"type"}),
+		queueTime: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "pilot_proxy_queue_time", Help: "Seconds from the announcement of a change until it is worked out for a proxy.",
+			Buckets: []float64{.1, .5, 1, 3, 5, 10, 20, 30},
+		}),
 		convergence: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "pilot_proxy_convergence_time", Help: "Seconds from the publication of a change until a proxy has accepted it.",
 			Buckets: []float64{.1, .5, 1, 3, 5, 10, 20, 30},
@@ -48,7 +58,7 @@ func newServerMetrics() *serverMetrics {
 			Name: "vitrine_xds_stuck_proxies_total", Help: "Proxies cut off because they left a response unanswered.",
 		}),
 	}
-	m.registry.MustRegister(m.connected, m.pushes, m.rejects, m.size, m.convergence, m.errors, m.stuck)
+	m.registry.MustRegister(m.connected, m.pushes, m.rejects, m.size, m.pushTime, m.queueTime, m.convergence, m.errors, m.stuck)
 	return m
 }
 

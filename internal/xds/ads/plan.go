@@ -18,6 +18,7 @@ func (p *proxy) plan() {
 	if p.node == "" {
 		return
 	}
+	p.planned = time.Now()
 	idle := p.owed() == 0
 	if p.outdated && (idle || p.resources == nil) {
 		p.refresh()
@@ -58,6 +59,9 @@ func (p *proxy) refresh() {
 		return
 	}
 	if version := resources.Fingerprint().String(); version != p.version || p.resources == nil {
+		if p.resources != nil { // the first is asked for, not announced
+			p.server.metrics.queueTime.Observe(time.Since(at).Seconds())
+		}
 		p.resources, p.version = resources, version
 		if p.changedAt.IsZero() {
 			p.changedAt = at
@@ -149,7 +153,7 @@ func (p *proxy) planWorld(sub *subscription) {
 }
 
 func (p *proxy) send(sub *subscription, m envoy.Message, nonce, version string, size int) {
-	p.queue = append(p.queue, m)
+	p.queue = append(p.queue, response{m, sub.kind, p.planned})
 	sub.waitFor[nonce] = version
 	sub.status.Sent, sub.status.Nonce = version, nonce
 	p.server.metrics.pushes.WithLabelValues(sub.kind.String()).Inc()

@@ -35,12 +35,20 @@ type proxy struct {
 	version   string                   // fingerprint of resources
 	outdated  bool                     // a newer Snapshot exists
 	changedAt time.Time                // when the change behind resources was announced; zero once accepted
-	queue     []envoy.Message          // responses not handed to the writer yet
+	queue     []response               // not handed to the writer yet
+	planned   time.Time                // when plan began last
 	writing   bool                     // the writer has a response
 	nonces    uint64
 
 	mu     sync.Mutex
 	status ProxyStatus // guarded by mu
+}
+
+// response is one that waits for the writer.
+type response struct {
+	message envoy.Message
+	kind    xds.Kind
+	planned time.Time // when it was begun to be worked out
 }
 
 // subscription is one resource type of a proxy.

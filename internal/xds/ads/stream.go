@@ -67,6 +67,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 	defer close(out)
 	written := write(stream, out)
 
+	var sent response // the last one given to the writer
 	progress := time.Now()
 	stuck := time.NewTicker(s.opts.StuckAfter / 4)
 	defer stuck.Stop()
@@ -74,7 +75,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 		var next envoy.Message
 		var ready chan<- envoy.Message
 		if len(p.queue) > 0 && !p.writing {
-			next, ready = p.queue[0], out
+			next, ready = p.queue[0].message, out
 		}
 		select {
 		case r := <-requests:
@@ -85,7 +86,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 		case <-p.wake:
 			p.outdated = true
 		case ready <- next:
-			p.queue[0] = nil
+			sent, p.queue[0] = p.queue[0], response{}
 			p.queue, p.writing = p.queue[1:], true
 			continue
 		case err := <-written:
@@ -93,6 +94,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 				return err
 			}
 			p.writing, progress = false, time.Now()
+			s.metrics.pushTime.WithLabelValues(sent.kind.String()).Observe(progress.Sub(sent.planned).Seconds())
 		case err := <-readEnd:
 			if errors.Is(err, io.EOF) {
 				return nil
