@@ -213,11 +213,12 @@ type tailer struct {
 	part []byte // of an unfinished line
 }
 
-// seek opens the log so that poll yields its last n lines first; negative is all
-// that is kept, older files included.
+// seek opens the log where the last n lines begin, so that poll yields them
+// first; an unfinished line counts. Negative is all that is kept, older files
+// included. It reads no more than those lines.
 func (t *tailer) seek(n int) error {
-	var data []byte
-	for i := pod.LogFiles - 1; i >= 0; i-- {
+	newest := true // no file with content was seen yet
+	for i := range pod.LogFiles {
 		f, err := os.Open(t.numbered(i))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
@@ -225,40 +226,62 @@ func (t *tailer) seek(n int) error {
 		if err != nil {
 			return err
 		}
-		old, err := io.ReadAll(f)
-		if i > 0 || err != nil {
+		st, err := f.Stat()
+		if err == nil && t.same(st) { // it was rotated since it was opened
 			f.Close()
-		} else {
-			t.file = f
+			continue
 		}
-		if err != nil {
+		t.close()
+		t.file = f
+		switch {
+		case err != nil:
 			return err
+		case n == 0:
+			_, err := f.Seek(0, io.SeekEnd)
+			return err
+		case n > 0:
+			if n, err = seekLines(f, st.Size(), n, newest); err != nil || n == 0 {
+				return err
+			}
+			newest = newest && st.Size() == 0
 		}
-		data = append(data, old...)
 	}
-	if n >= 0 {
-		data = lastLines(data, n)
-	}
-	t.part = data
 	return nil
 }
 
-// lastLines is the end of data with n lines; an unfinished one counts.
-func lastLines(data []byte, n int) []byte {
-	end := len(data)
-	if end > 0 && data[end-1] == '\n' {
-		end--
+func (t *tailer) same(st os.FileInfo) bool {
+	if t.file == nil {
+		return false
 	}
-	for ; n > 0 && end >= 0; n-- {
-		end = bytes.LastIndexByte(data[:end], '\n')
+	now, err := t.file.Stat()
+	return err == nil && os.SameFile(st, now)
+}
+
+// seekLines moves f, of the given size, to where its last n lines begin, or to
+// its begin if it has fewer; missing is how many lines the files before have to
+// give. newest means that no lines follow those of f: then a line feed at the
+// end begins no line.
+func seekLines(f *os.File, size int64, n int, newest bool) (missing int, err error) {
+	buf := make([]byte, min(size, 64<<10))
+	for end := size; end > 0; {
+		start := max(0, end-int64(len(buf)))
+		block := buf[:end-start]
+		if _, err := f.ReadAt(block, start); err != nil {
+			return n, err
+		}
+		for at := bytes.LastIndexByte(block, '\n'); at >= 0; at = bytes.LastIndexByte(block[:at], '\n') {
+			next := start + int64(at) + 1
+			if newest && next == size {
+				continue
+			}
+			if n--; n == 0 {
+				_, err := f.Seek(next, io.SeekStart)
+				return 0, err
+			}
+		}
+		end = start
 	}
-	if n > 0 || end < 0 {
-		return data
-	}
-	if end == len(data) || data[end] == '\n' {
-		end++
-	}
-	return data[min(end, len(data)):]
+	return n, nil
 }
 
 // poll passes on every line finished since the last call.

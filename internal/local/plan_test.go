@@ -1,8 +1,10 @@
 package local
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -153,22 +155,86 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestLastLines cuts each log into files at every place: where the last lines
+// are does not matter.
 func TestLastLines(t *testing.T) {
+	long := strings.Repeat("x", 70<<10) // more than a block
 	for _, tc := range []struct {
 		in   string
 		n    int
-		want string
+		want []string
 	}{
-		{"a\nb\nc\n", 2, "b\nc\n"},
-		{"a\nb\nc", 2, "b\nc"},
-		{"a\nb\nc\n", 3, "a\nb\nc\n"},
-		{"a\nb\nc\n", 9, "a\nb\nc\n"},
-		{"a\nb\nc\n", 0, ""},
-		{"a\nb", 0, ""},
-		{"", 3, ""},
+		{"a\nb\nc\n", 2, []string{"b", "c"}},
+		{"a\nb\nc", 2, []string{"b", "c"}},
+		{"a\nb\nc\n", 3, []string{"a", "b", "c"}},
+		{"a\nb\nc\n", 9, []string{"a", "b", "c"}},
+		{"a\nb\nc\n", -1, []string{"a", "b", "c"}},
+		{"a\nb\nc", -1, []string{"a", "b", "c"}},
+		{"a\n\n\n", 2, []string{"", ""}},
+		{"\n\n", 9, []string{"", ""}},
+		{"a\nb\nc\n", 0, nil},
+		{"a\nb", 0, nil},
+		{"", 3, nil},
+		{"", -1, nil},
 	} {
-		if got := string(lastLines([]byte(tc.in), tc.n)); got != tc.want {
-			t.Errorf("last %d lines of %q are %q, want %q", tc.n, tc.in, got, tc.want)
+		for i := range len(tc.in) + 1 {
+			for j := i; j <= len(tc.in); j++ {
+				path := filepath.Join(t.TempDir(), "app.log")
+				checkTail(t, path, tc.n, tc.want, tc.in[:i], tc.in[i:j], tc.in[j:])
+			}
+		}
+	}
+	checkTail(t, filepath.Join(t.TempDir(), "app.log"), 2, []string{long[:64<<10], long[64<<10:], "b"}, "a\n", long, "\nb\n")
+	checkTail(t, filepath.Join(t.TempDir(), "app.log"), 1, []string{"b"}, "a\n", long, "\nb\n")
+}
+
+// checkTail writes the files, oldest first, and wants the last n lines.
+func checkTail(t *testing.T, path string, n int, want []string, files ...string) {
+	t.Helper()
+	tail := tailer{path: path}
+	defer tail.close()
+	for i, content := range files {
+		if err := os.WriteFile(tail.numbered(len(files)-1-i), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tail.seek(n); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	emit := func(line []byte) { got = append(got, string(line)) }
+	tail.poll(emit)
+	tail.flush(emit)
+	if !slices.Equal(got, want) {
+		t.Errorf("last %d lines of %.20q are %.20q, want %.20q", n, files, got, want)
+	}
+}
+
+// TestTailOfFullLogs holds the memory for the last lines of a full log down: one
+// command line may ask for those of a hundred containers.
+func TestTailOfFullLogs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "app.log")
+	full := bytes.Repeat([]byte("0123456789abcde\n"), pod.LogFileBytes/16)
+	tail := tailer{path: path}
+	for i := range pod.LogFiles {
+		if err := os.WriteFile(tail.numbered(i), full, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range []int{0, 5} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		tail := tailer{path: path}
+		err := tail.seek(n)
+		lines := 0
+		tail.poll(func([]byte) { lines++ })
+		tail.close()
+		runtime.ReadMemStats(&after)
+		if err != nil || lines != n {
+			t.Errorf("%d lines, %v; want %d", lines, err, n)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 1<<20 {
+			t.Errorf("the last %d lines took %d KiB", n, used>>10)
 		}
 	}
 }
