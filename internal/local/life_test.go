@@ -1,7 +1,6 @@
 package local_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -185,8 +184,7 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 		return nil
 	})
 	cmd := exec.Command(binaries.proxy, "sidecar", "--bootstrap", filepath.Join(run, pod.BootstrapFile))
-	var out bytes.Buffer
-	cmd.Stderr = &out
+	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -195,16 +193,13 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 			t.Error(err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the pod ended with %v\n%s", err, out.String())
+			t.Errorf("the pod ended with %v", err)
 		}
 	}()
 	eventually(t, 20*time.Second, func() error {
 		body, err := get(&p, "/")
 		if err == nil && !strings.HasPrefix(body, p.Workload.Name) {
 			err = fmt.Errorf("it answers %q", body)
-		}
-		if err != nil {
-			err = fmt.Errorf("%w\n%s", err, out.String())
 		}
 		return err
 	})
