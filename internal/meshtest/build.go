@@ -37,10 +37,10 @@ func Main(m *testing.M, b *Binaries, packages ...string) int {
 }
 
 func (b *Binaries) build(packages []string) error {
-	if err := os.Chmod(b.Root, 0o755); err != nil { //nolint:gosec // another user runs them
+	if err := os.Chmod(b.Root, 0o755); err != nil {
 		return err
 	}
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output() //nolint:noctx // bounded by the test's timeout
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the module: %w", err)
 	}
@@ -51,10 +51,10 @@ func (b *Binaries) build(packages []string) error {
 // Build builds main packages into the directory dir below Root.
 func (b *Binaries) Build(dir string, packages ...string) error {
 	dir = filepath.Join(b.Root, dir)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // as above
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	cmd := exec.Command("go", append([]string{"build", "-o", dir + "/"}, packages...)...) //nolint:noctx // as above
+	cmd := exec.Command("go", append([]string{"build", "-o", dir + "/"}, packages...)...)
 	cmd.Dir = b.Module
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

@@ -39,7 +39,7 @@ func (m *Mesh) processesLeft() error {
 		dir := filepath.Join("/proc", e.Name())
 		args, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		text := strings.TrimSpace(string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
-		if ns, err := os.Readlink(filepath.Join(dir, "ns/net")); err == nil && m.namespaces[ns] {
+		if ns, err := os.Readlink(filepath.Join(dir, "ns/net")); err == nil && m.namespaces[ns] != nil {
 			left = append(left, fmt.Errorf("process %d (%s) is still in a network namespace of the mesh", pid, text))
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -43,29 +44,31 @@ type Mesh struct {
 	cmd        *exec.Cmd
 	log        *logBuffer
 	credential *syscall.Credential
-	namespaces map[string]bool // of our programs, as /proc/PID/ns/net names them
+	// namespaces are those of our programs, as /proc/PID/ns/net names them. They
+	// are kept open until the end, or their numbers would go to others.
+	namespaces map[string]*os.File
 	stopped    bool
 }
 
 // Start starts a mesh and waits until every program is ready. At the end of the
 // test it is stopped, and everything it made must be gone.
-func Start(t testing.TB, b *Binaries, o Options) *Mesh {
-	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vt-") // short: the paths of Unix sockets are bounded
+func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/tmp", "vt-") //nolint:usetesting // short: the paths of Unix sockets are bounded
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	m := &Mesh{Dir: dir, t: t, bin: b, log: &logBuffer{}, namespaces: map[string]bool{}}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the mesh's output:\n%s", m.log)
+	m := &Mesh{Dir: dir, t: tb, bin: b, log: &logBuffer{}, namespaces: map[string]*os.File{}}
+	tb.Cleanup(func() {
+		if tb.Failed() {
+			tb.Logf("the mesh's output:\n%s\nwarnings of its proxies:\n%s", m.log, m.warnings())
 		}
 		os.RemoveAll(dir)
 	})
 	if o.AsUser && os.Geteuid() == 0 {
 		m.credential = &syscall.Credential{Uid: User, Gid: User}
 		if err := os.Chown(dir, User, User); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 	}
 	if o.YAML != "" {
@@ -87,9 +90,9 @@ func Start(t testing.TB, b *Binaries, o Options) *Mesh {
 	m.cmd = m.command(args...)
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	if err := m.cmd.Start(); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(m.Stop)
+	tb.Cleanup(m.Stop)
 	m.Client = daemon.NewClient(m.runDir())
 	m.WaitSettled()
 	return m
@@ -101,7 +104,7 @@ func (m *Mesh) runDir() string { return filepath.Join(m.Dir, "run") }
 func (m *Mesh) WriteFile(name, content string) string {
 	m.t.Helper()
 	path := filepath.Join(m.Dir, name)
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 		m.t.Fatal(err)
 	}
 	return path
@@ -114,20 +117,20 @@ func (m *Mesh) MakeDir(name string) string {
 }
 
 // MakeDir makes a directory that everybody may write to.
-func MakeDir(t testing.TB, path string) string {
-	t.Helper()
-	if err := os.MkdirAll(path, 0o755); err != nil { //nolint:gosec // programs of another user write there
-		t.Fatal(err)
+func MakeDir(tb testing.TB, path string) string {
+	tb.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		tb.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // as above
-		t.Fatal(err)
+	if err := os.Chmod(path, 0o777); err != nil {
+		tb.Fatal(err)
 	}
 	return path
 }
 
 // command is one of vitrine as the mesh's user.
 func (m *Mesh) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(m.bin.Path("vitrine"), args...) //nolint:noctx // ended by signal
+	cmd := exec.Command(m.bin.Path("vitrine"), args...)
 	cmd.Dir = m.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.credential, Pdeathsig: syscall.SIGKILL}
 	if m.credential != nil {
@@ -194,9 +197,16 @@ func (m *Mesh) remember() {
 	}
 	for i := range pods {
 		for _, pid := range pods[i].PIDs {
-			if ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && ns != own {
-				m.namespaces[ns] = true
+			f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+			if err != nil {
+				continue // it has ended
 			}
+			ns, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+			if err != nil || ns == own || m.namespaces[ns] != nil {
+				f.Close()
+				continue
+			}
+			m.namespaces[ns] = f
 		}
 	}
 }
@@ -225,6 +235,27 @@ func (m *Mesh) Stop() {
 		m.t.Errorf("the mesh ended with %v", err)
 	}
 	m.wantNothingLeft()
+	for _, f := range m.namespaces {
+		f.Close()
+	}
+}
+
+// warnings are the lines of warning and error in all logs of the mesh.
+func (m *Mesh) warnings() string {
+	var out strings.Builder
+	_ = filepath.WalkDir(m.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || !strings.Contains(filepath.Base(path), "log") {
+			return nil //nolint:nilerr // what cannot be read is not shown
+		}
+		data, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(data)) {
+			if out.Len() < keptLog && (strings.Contains(line, "WARN") || strings.Contains(line, "ERROR")) {
+				fmt.Fprintf(&out, "%s: %s", strings.TrimPrefix(path, m.Dir), line)
+			}
+		}
+		return nil
+	})
+	return out.String()
 }
 
 // logBuffer keeps the end of what a mesh prints.

@@ -10,8 +10,8 @@ const pollEvery = 50 * time.Millisecond
 
 // Eventually calls try until it returns nil, and fails the test with its last
 // error if that takes longer than limit.
-func Eventually(t testing.TB, limit time.Duration, try func() error) {
-	t.Helper()
+func Eventually(tb testing.TB, limit time.Duration, try func() error) {
+	tb.Helper()
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
 	tick := time.NewTicker(pollEvery)
@@ -23,7 +23,7 @@ func Eventually(t testing.TB, limit time.Duration, try func() error) {
 		}
 		select {
 		case <-deadline.C:
-			t.Fatalf("after %s: %v", limit, err)
+			tb.Fatalf("after %s: %v", limit, err)
 		case <-tick.C:
 		}
 	}

@@ -5,7 +5,6 @@
 package seed
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +52,7 @@ func edit(t *testing.T, dir, from string, oldnew ...string) string {
 		text = strings.ReplaceAll(text, oldnew[i], oldnew[i+1])
 	}
 	path := filepath.Join(dir, filepath.Base(from))
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -69,7 +68,7 @@ func words(t *testing.T, path string) []string {
 	var out []string
 	for line := range strings.Lines(string(data)) {
 		if f := strings.Fields(line); len(f) > 0 && f[0] != "#" {
-			out = append(out, fmt.Sprint(strings.Join(f, " ")))
+			out = append(out, strings.Join(f, " "))
 		}
 	}
 	return out

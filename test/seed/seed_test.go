@@ -40,6 +40,7 @@ func TestSeed(t *testing.T) {
 }
 
 func story(t *testing.T, asUser bool) {
+	t.Helper()
 	shop, webApp := layOut(t)
 	ledger := filepath.Join(meshtest.MakeDir(t, filepath.Join(bin.Root, "ledger")), "ledger.json")
 	if err := os.RemoveAll(ledger); err != nil {
@@ -123,7 +124,7 @@ func closeShop(t *testing.T, m *meshtest.Mesh, shop, ledger string) {
 	if i < 0 {
 		t.Fatal("shop.yaml has no visitors at its end any more")
 	}
-	if err := os.WriteFile(shop, data[:i], 0o644); err != nil { //nolint:gosec // another user reads it
+	if err := os.WriteFile(shop, data[:i], 0o644); err != nil {
 		t.Fatal(err)
 	}
 	meshtest.Eventually(t, 40*time.Second, func() error {

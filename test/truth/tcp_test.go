@@ -30,6 +30,7 @@ func hostAddr(t *testing.T) netip.Addr {
 // connections that live on.
 func TestTCP(t *testing.T) {
 	users(t, func(t *testing.T, asUser bool) {
+		t.Helper()
 		b := open(t, meshtest.Options{YAML: app("plain", 2, true), AsUser: asUser})
 		tcp := func(op string, conns, n, bytes int) {
 			b.do(order.Order{Op: op, Addr: "plain:7000", Service: "plain", Conns: conns, N: n, Bytes: bytes})

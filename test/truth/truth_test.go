@@ -17,7 +17,7 @@ import (
 func openTo(t *testing.T, path string) {
 	t.Helper()
 	for dir := filepath.Dir(path); strings.HasPrefix(dir, filepath.Clean(os.TempDir())+"/"); dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // another user writes below it
+		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -109,6 +109,7 @@ func users(t *testing.T, test func(t *testing.T, asUser bool)) {
 // TestRequests sends every kind of request that can end in a way of its own.
 func TestRequests(t *testing.T) {
 	users(t, func(t *testing.T, asUser bool) {
+		t.Helper()
 		b := open(t, meshtest.Options{
 			YAML:   app("plain", 2, true) + app("guess", 1, false) + app("one", 1, true) + app("empty", 0, true) + deaf,
 			AsUser: asUser,

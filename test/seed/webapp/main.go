@@ -27,7 +27,7 @@ func main() {
 			http.Error(w, "as asked", http.StatusInternalServerError)
 			return
 		case "/slow":
-			<-time.After(1200 * time.Millisecond)
+			<-time.NewTimer(1200 * time.Millisecond).C
 		}
 		io.WriteString(w, "hello\n")
 	})

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 
@@ -38,7 +37,7 @@ func (w *work) grpc(o *order.Order) {
 
 func (w *work) ended(err error, want codes.Code, sent, received int) {
 	if got := status.Code(err); got != want {
-		w.fail(fmt.Errorf("grpc: %s (%v), want %s", got, err, want))
+		w.failf("grpc: %s (%v), want %s", got, err, want)
 	}
 	w.count("grpc", 200, strconv.Itoa(int(status.Code(err))), "-")
 	w.fact("grpc_out", sent)
@@ -123,7 +122,7 @@ func (w *work) cancelled(ctx context.Context, client testpb.TestServiceClient) {
 	}
 	cancel()
 	if _, err := both.Recv(); status.Code(err) != codes.Canceled {
-		w.fail(fmt.Errorf("grpc: %w, want cancelled", err))
+		w.failf("grpc: %v, want cancelled", err)
 	}
 	w.count("grpc", 200, "2", "DC") // a 200 without a status is UNKNOWN
 	w.fact("grpc_out", 1)

@@ -44,22 +44,29 @@ func (m *meter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// mix is every shape of HTTP/1 message that has a definite end.
-var mix = []struct {
+// message is a request and the answer it must get.
+type message struct {
 	request string
 	method  string
 	code    int
-}{
-	{"GET /status/200 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 200},
-	{"HEAD /status/200 HTTP/1.1\r\nHost: %s\r\n\r\n", "HEAD", 200},
-	{"GET /status/204 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 204},
-	{"GET /status/304 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 304},
-	{"GET /status/404 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 404},
-	{"GET /status/500 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 500},
-	{"GET /status/503 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 503},
-	{"GET /chunked HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 200},
-	{"POST /echo HTTP/1.1\r\nHost: %s\r\nContent-Length: 11\r\n\r\nhello there", "POST", 200},
-	{"POST /echo HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n there\r\n0\r\n\r\n", "POST", 200},
+}
+
+// shape is the i-th of all shapes of HTTP/1 messages that have a definite end,
+// over and over.
+func shape(i int) message {
+	shapes := [...]message{
+		{"GET /status/200 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 200},
+		{"HEAD /status/200 HTTP/1.1\r\nHost: %s\r\n\r\n", "HEAD", 200},
+		{"GET /status/204 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 204},
+		{"GET /status/304 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 304},
+		{"GET /status/404 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 404},
+		{"GET /status/500 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 500},
+		{"GET /status/503 HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 503},
+		{"GET /chunked HTTP/1.1\r\nHost: %s\r\n\r\n", "GET", 200},
+		{"POST /echo HTTP/1.1\r\nHost: %s\r\nContent-Length: 11\r\n\r\nhello there", "POST", 200},
+		{"POST /echo HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n there\r\n0\r\n\r\n", "POST", 200},
+	}
+	return shapes[i%len(shapes)]
 }
 
 // answer reads one response to its end.
@@ -87,11 +94,11 @@ func (w *work) http1(o *order.Order) {
 			}
 			defer c.Close()
 			for i := range o.N {
-				m := mix[i%len(mix)]
+				m := shape(i)
 				fmt.Fprintf(c, m.request, o.Addr)
 				code, err := w.answer(r, m.method)
 				if err != nil || code != m.code {
-					w.fail(fmt.Errorf("%.30q: %d, %v", m.request, code, err))
+					w.failf("%.30q: %d, %v", m.request, code, err)
 				}
 				w.count("http", code, "", "-")
 				if err != nil {
@@ -118,14 +125,14 @@ func (w *work) pipeline(o *order.Order) {
 			defer c.Close()
 			var requests strings.Builder
 			for i := range o.N {
-				fmt.Fprintf(&requests, mix[i%len(mix)].request, o.Addr)
+				fmt.Fprintf(&requests, shape(i).request, o.Addr)
 			}
 			io.WriteString(c, requests.String())
 			for i := range o.N {
-				m := mix[i%len(mix)]
+				m := shape(i)
 				code, err := w.answer(r, m.method)
 				if err != nil || code != m.code {
-					w.fail(fmt.Errorf("pipelined %.30q: %d, %v", m.request, code, err))
+					w.failf("pipelined %.30q: %d, %v", m.request, code, err)
 				}
 				w.count("http", code, "", "-")
 				if err != nil {
@@ -152,7 +159,7 @@ func (w *work) raw(o *order.Order) {
 			io.WriteString(c, o.Text)
 			code, err := w.answer(r, http.MethodGet)
 			if err != nil || code != o.Code {
-				w.fail(fmt.Errorf("%.60q: %d, %v; want %d", o.Text, code, err, o.Code))
+				w.failf("%.60q: %d, %v; want %d", o.Text, code, err, o.Code)
 			}
 			w.count("http", code, "", o.Flags)
 		}()
@@ -203,7 +210,7 @@ func (w *work) sequence(o *order.Order, due <-chan struct{}) {
 		}
 		code, err := w.answer(r, http.MethodGet)
 		if err != nil || code != http.StatusOK {
-			w.fail(fmt.Errorf("rate: %d, %v", code, err))
+			w.failf("rate: %d, %v", code, err)
 			w.count("http", code, "", "-")
 			return
 		}

@@ -28,7 +28,7 @@ func (w *work) http2(o *order.Order) {
 				slots <- struct{}{}
 				streams.Go(func() {
 					defer func() { <-slots }()
-					m := mix[i%len(mix)]
+					m := shape(i)
 					path := strings.Fields(m.request)[1]
 					body := ""
 					if m.method == http.MethodPost {
@@ -88,38 +88,38 @@ func (w *work) heldOne(o *order.Order, side *http.Client, who, when, id string) 
 		defer resp.Body.Close()
 		if when == "middle" {
 			if _, err := io.ReadFull(resp.Body, make([]byte, 4)); err != nil {
-				w.fail(fmt.Errorf("%s: the first half: %w", id, err))
+				w.failf("%s: the first half: %v", id, err)
 			}
 			close(began)
 		}
 		_, err = io.Copy(io.Discard, resp.Body)
 		ended <- result{resp.StatusCode, err}
 	}()
-	w.get(side, base, "/await/"+id, 200)
+	w.get(side, base, "/await/"+id)
 	if when == "middle" {
 		select {
 		case <-began:
-		case <-time.After(patience):
-			w.fail(fmt.Errorf("%s: no response", id))
+		case <-ctx.Done():
+			w.failf("%s: no response", id)
 		}
 	}
 	switch who {
 	case "abort":
 		// Longer than a proxy takes a client that ends its side for one that
 		// still waits for the response.
-		<-time.After(600 * time.Millisecond)
+		<-time.NewTimer(600 * time.Millisecond).C
 		cancel()
 	case "leave":
 		cancel()
 		<-left
-		w.get(side, base, "/end/"+id+"?how=answer", 200)
+		w.get(side, base, "/end/"+id+"?how=answer")
 	case "reset":
-		w.get(side, base, "/end/"+id+"?how=reset", 200)
+		w.get(side, base, "/end/"+id+"?how=reset")
 	}
-	w.get(side, base, "/ended/"+id, 200)
+	w.get(side, base, "/ended/"+id)
 	r := <-ended
 	if r.code != o.Code || (r.err == nil) != (who == "reset" && when == "before") {
-		w.fail(fmt.Errorf("%s: %d, %v; want %d", id, r.code, r.err, o.Code))
+		w.failf("%s: %d, %v; want %d", id, r.code, r.err, o.Code)
 	}
 	w.count("http", r.code, "", o.Flags)
 }

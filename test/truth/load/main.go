@@ -41,11 +41,13 @@ func (w *work) fact(name string, n int) {
 }
 
 // fail notes what should not have happened.
-func (w *work) fail(err error) {
+func (w *work) fail(err error) { w.failf("%v", err) }
+
+func (w *work) failf(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.errs) < 10 {
-		w.errs = append(w.errs, err.Error())
+		w.errs = append(w.errs, fmt.Sprintf(format, args...))
 	}
 }
 
@@ -108,7 +110,7 @@ func (l *loads) do(o *order.Order) order.Answer {
 	case "tcp close":
 		l.close(w, o)
 	default:
-		w.fail(fmt.Errorf("unknown order %q", o.Op))
+		w.failf("unknown order %q", o.Op)
 	}
 	return w.done()
 }

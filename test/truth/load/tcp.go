@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"time"
@@ -32,13 +31,13 @@ func (l *loads) talk(w *work, o *order.Order) {
 		_ = c.SetDeadline(time.Now().Add(patience))
 		for range o.N {
 			if _, err := c.Write(data); err != nil {
-				w.fail(fmt.Errorf("send: %w", err))
+				w.failf("send: %v", err)
 			}
 			w.fact("sent", len(data))
 			n, err := io.ReadFull(c, data)
 			w.fact("received", n)
 			if err != nil {
-				w.fail(fmt.Errorf("echo: %w", err))
+				w.failf("echo: %v", err)
 			}
 		}
 	}
@@ -54,7 +53,7 @@ func (l *loads) close(w *work, o *order.Order) {
 				w.fail(err)
 			}
 			if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
-				w.fail(fmt.Errorf("after the end: %d bytes, %w", n, err))
+				w.failf("after the end: %d bytes, %v", n, err)
 			}
 		}
 		c.Close()

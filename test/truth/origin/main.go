@@ -217,7 +217,7 @@ func (o *origin) signal(w http.ResponseWriter, c chan struct{}) {
 	w.WriteHeader(code)
 }
 
-func (o *origin) end(w http.ResponseWriter, r *http.Request) {
+func (o *origin) end(_ http.ResponseWriter, r *http.Request) {
 	o.count(http.StatusOK, "-")
 	o.held(r.PathValue("id")).end <- r.URL.Query().Get("how")
 }
