@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/admin"
@@ -47,6 +49,7 @@ type sidecar struct {
 	readiness *admin.Readiness
 	names     names
 
+	listed     atomic.Bool   // the configuration in force has this workload as an endpoint
 	configured chan struct{} // closed when the first configuration is in force
 	once       sync.Once
 }
@@ -80,7 +83,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	// 3. The case.
 	s.runtime.Waiting("building the case")
 	cfg := caseConfig(s.b)
-	cfg.Log, cfg.DNSAnswered = s.log, recorder.DNSAnswered
+	cfg.Log = s.log
 	place, err := intercept.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -160,6 +163,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 		},
 		Drain: func(ctx context.Context) {
 			s.readiness.Drain()
+			s.awaitUnlisted(ctx)
 			if err := px.Drain(ctx); err != nil {
 				s.log.WarnContext(ctx, "requests were cut off by the end of the pod", "error", err)
 			}
@@ -182,14 +186,44 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	}
 }
 
+// noticeTime bounds how long the ports stay open at the end of a pod for the
+// other proxies to learn that it is no endpoint any more.
+const noticeTime = time.Second
+
+// awaitUnlisted waits until the control plane no longer lists this workload as
+// an endpoint. This proxy learns it with all others, so what arrives until then
+// was sent in good faith, and is still served.
+func (s *sidecar) awaitUnlisted(ctx context.Context) {
+	limit := time.NewTimer(noticeTime)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for s.listed.Load() {
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lists reports whether a workload is an endpoint of any cluster.
+func lists(cfg *mesh.NodeConfig, workload string) bool {
+	return slices.ContainsFunc(cfg.Endpoints, func(c mesh.ClusterEndpoints) bool {
+		return slices.ContainsFunc(c.Endpoints, func(e mesh.Endpoint) bool { return e.Workload == workload })
+	})
+}
+
 // apply puts a configuration into force.
 func (s *sidecar) apply(px *proxy.Proxy, rec *telemetry.Recorder, cfg *mesh.NodeConfig) error {
 	if err := px.Apply(cfg); err != nil {
 		rec.ConfigRejected()
 		return err
 	}
-	rec.ConfigApplied()
 	s.names.set(cfg.Names)
+	s.listed.Store(lists(cfg, s.b.Workload.Key()))
 	s.once.Do(func() {
 		close(s.configured)
 		s.readiness.Done(taskConfig)

@@ -88,3 +88,17 @@ func TestNames(t *testing.T) {
 		t.Error("an address of nobody has a name")
 	}
 }
+
+// TestLists: a proxy tells from its configuration whether others may still call
+// its workload.
+func TestLists(t *testing.T) {
+	cfg := &mesh.NodeConfig{Endpoints: []mesh.ClusterEndpoints{
+		{Cluster: "empty"},
+		{Cluster: "web", Endpoints: []mesh.Endpoint{{Workload: "default/web-0"}, {Workload: "default/web-1"}}},
+	}}
+	for workload, want := range map[string]bool{"default/web-0": true, "default/web-1": true, "default/web": false, "": false} {
+		if got := lists(cfg, workload); got != want {
+			t.Errorf("%q: %t, want %t", workload, got, want)
+		}
+	}
+}
