@@ -151,6 +151,10 @@ func (s *Server) dispatch(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
 		return
 	}
+	if c.post && !mayChange(req) {
+		http.Error(w, "only the user whose proxy this is, and root, may do that", http.StatusForbidden)
+		return
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=UTF-8")
 	c.serve(w, req)
 }
