@@ -39,7 +39,7 @@ func waitUnlocked(ctx context.Context, runDir string) error {
 	for {
 		lock, err := os.Open(filepath.Join(runDir, lockFile))
 		if err != nil {
-			return nil //nolint:nilerr // without a lock nobody holds it
+			return nil // without a lock nobody holds it
 		}
 		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
 		lock.Close()

@@ -428,6 +428,7 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 	if proc == nil {
 		p.setEnded(&final)
 	} else {
+		s.inquire(ctx, p, proc.pid)
 		proc.close() // keep opens it again
 		index, err := s.o.Index(key)
 		if err != nil || mesh.IP(s.o.Net, index) != boot.Workload.IP {
@@ -441,6 +442,23 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 	s.launched = append(s.launched, p)
 	s.changed(p)
 	return nil
+}
+
+// inquire asks a pod that was found running how it is, so that it is announced as
+// it is: announced as not ready, it would be taken out of service everywhere
+// until its first report arrives.
+func (s *Supervisor) inquire(ctx context.Context, p *instance, pid int) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	client := pod.NewClient(p.boot.RunDir)
+	defer client.Close()
+	st, err := client.Status(ctx)
+	switch {
+	case err != nil:
+		s.o.Log.WarnContext(ctx, "running pod does not say how it is", "pod", p.key, "error", err)
+	case st.PID == pid:
+		p.status, p.pid = *st, pid
+	}
 }
 
 // Stop ends all pods, those of `vitrine run` too, each with its grace period, and

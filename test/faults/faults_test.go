@@ -161,7 +161,7 @@ func (w *world) losePod(p *daemon.Pod, pid int) {
 	w.t.Helper()
 	endure(w.t, pid)
 	meshtest.Eventually(w.t, 20*time.Second, func() error {
-		pods, err := w.client.Pods(w.t.Context())
+		pods, err := w.pods()
 		if err != nil {
 			return err
 		}
@@ -204,7 +204,7 @@ func agentOf(t *testing.T, proxy int) int {
 		if err != nil {
 			continue
 		}
-		for _, field := range strings.Fields(string(data)) {
+		for field := range strings.FieldsSeq(string(data)) {
 			if pid, err := strconv.Atoi(field); err == nil {
 				return pid
 			}

@@ -118,7 +118,7 @@ esac
 		err := until(20*time.Second, func() error { return errors.Join(left(dir)...) })
 		if err != nil {
 			for _, err := range left(dir) {
-				if p, ok := errors.AsType[leftProcess](err); ok {
+				if p, ok := errors.AsType[strayError](err); ok {
 					_ = p.process.Kill() // it carries the story's own directory in its environment
 				}
 			}
@@ -128,13 +128,13 @@ esac
 	return nil
 }
 
-// leftProcess is a process of a story that goes on after its end.
-type leftProcess struct {
+// strayError is a process of a story that goes on after its end.
+type strayError struct {
 	process *os.Process
 	args    string
 }
 
-func (p leftProcess) Error() string {
+func (p strayError) Error() string {
 	return fmt.Sprintf("process %d is left: %s", p.process.Pid, p.args)
 }
 
@@ -177,7 +177,7 @@ func left(dir string) []error {
 		environ, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "environ"))
 		args, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
 		if bytes.Contains(environ, []byte("BASE="+dir+"\x00")) {
-			found = append(found, leftProcess{process, string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))})
+			found = append(found, strayError{process, string(bytes.ReplaceAll(args, []byte{0}, []byte{' '}))})
 		} else {
 			_ = process.Release()
 		}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -22,7 +23,7 @@ import (
 )
 
 func main() {
-	args := append(os.Args[1:], "", "", "")
+	args := slices.Concat(os.Args[1:], []string{"", "", ""})
 	switch args[0] {
 	case "serve":
 		serve(args[1])
@@ -37,7 +38,7 @@ func main() {
 	case "where":
 		dir, _ := os.Getwd()
 		info, _ := os.Stdin.Stat()
-		fmt.Printf("dir %s uid %d terminal %t greeting %q\n", dir, os.Getuid(), info.Mode()&os.ModeCharDevice != 0, os.Getenv("GREETING"))
+		fmt.Fprintf(os.Stdout, "dir %s uid %d terminal %t greeting %q\n", dir, os.Getuid(), info.Mode()&os.ModeCharDevice != 0, os.Getenv("GREETING"))
 	case "trap":
 		trap()
 	default:
@@ -59,7 +60,7 @@ func serve(port string) {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		os.Exit(code)
 	})
-	fmt.Printf("%s %s listens on %s\n", name, version, port)
+	fmt.Fprintf(os.Stdout, "%s %s listens on %s\n", name, version, port)
 	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 	os.Exit(1)
@@ -78,7 +79,7 @@ func get(url, times string) {
 		}
 		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
-		fmt.Printf("%d %s", resp.StatusCode, body)
+		fmt.Fprintf(os.Stdout, "%d %s", resp.StatusCode, body)
 		if resp.StatusCode != http.StatusOK {
 			os.Exit(1)
 		}
@@ -126,9 +127,9 @@ func poll(url, port string) {
 func trap() {
 	c := make(chan os.Signal, 8)
 	signal.Notify(c, syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGUSR1)
-	fmt.Println("ready for signals")
+	fmt.Fprintln(os.Stdout, "ready for signals")
 	for sig := range c {
-		fmt.Println("got", sig)
+		fmt.Fprintln(os.Stdout, "got", sig)
 		if sig == syscall.SIGTERM {
 			os.Exit(7)
 		}
