@@ -83,7 +83,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	// 3. The case.
 	s.runtime.Waiting("building the case")
 	cfg := caseConfig(s.b)
-	cfg.Log = s.log
+	cfg.Log, cfg.DNSAnswered = s.log, recorder.DNSAnswered
 	place, err := intercept.Start(ctx, cfg)
 	if err != nil {
 		return err
@@ -222,6 +222,7 @@ func (s *sidecar) apply(px *proxy.Proxy, rec *telemetry.Recorder, cfg *mesh.Node
 		rec.ConfigRejected()
 		return err
 	}
+	rec.ConfigApplied()
 	s.names.set(cfg.Names)
 	s.listed.Store(lists(cfg, s.b.Workload.Key()))
 	s.once.Do(func() {
