@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -43,6 +44,7 @@ func TestKill(t *testing.T) {
 	}
 	t.Logf("seed %d: %s=%d repeats this run", seed, seedEnv, seed)
 	var total atomic.Int64
+	var begin sync.Mutex
 	t.Cleanup(func() {
 		t.Logf("%d calls succeeded while no control plane was there, none failed", total.Load())
 	})
@@ -55,16 +57,19 @@ func TestKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, uint64(session)))
-			total.Add(int64(play(t, r, asUser)))
+			total.Add(int64(play(t, r, &begin, asUser)))
 		})
 	}
 }
 
 // play is the life of one mesh. It returns how many calls were made while it had
 // no control plane.
-func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
+func play(t *testing.T, r *rand.Rand, begin *sync.Mutex, asUser bool) (alone int) {
 	t.Helper()
 	w := newWorld(t, asUser)
+	// Two meshes that begin in the same moment may choose the same network: a
+	// mesh takes it with its first pod, not before.
+	begin.Lock()
 	w.start()
 	// The first control plane may die while it starts everything.
 	if r.IntN(3) == 0 {
@@ -73,6 +78,7 @@ func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
 		w.start()
 	}
 	pods := w.settled()
+	begin.Unlock()
 	killed := map[string]bool{} // pods whose next death would be met with a back-off of seconds
 	for round := range roundsPerSession {
 		victim := &pods[r.IntN(len(pods))]
