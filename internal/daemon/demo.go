@@ -32,9 +32,10 @@ func DemoDir() (string, error) {
 // DemoFile is the YAML of the demo, which `vitrine up -f` takes as well.
 const DemoFile = "shop.yaml"
 
-// leaveOut removes the sets whose interpreter is not installed, and says so. A
-// program with a path is ours to build: its absence is an error.
-func (m *Mesh) leaveOut(objs *manifest.Objects) error {
+// leaveOut removes the sets whose interpreter is not installed, says so, and
+// returns their names. A program with a path is ours to build: its absence is an
+// error.
+func (m *Mesh) leaveOut(objs *manifest.Objects) (names []string, err error) {
 	var unbuilt []string
 	objs.Sets = slices.DeleteFunc(objs.Sets, func(s mesh.WorkloadSet) bool {
 		program, missing := missingProgram(&s)
@@ -42,15 +43,15 @@ func (m *Mesh) leaveOut(objs *manifest.Objects) error {
 		case missing && strings.Contains(program, "/"):
 			unbuilt = append(unbuilt, program)
 		case missing:
-			m.leftOut = append(m.leftOut, s.Name)
+			names = append(names, s.Name)
 			fmt.Fprintf(m.io.Progress, "left out: %s, since %s is not installed (apt-get install %s)\n", s.Name, program, packageOf(program))
 		}
 		return missing
 	})
 	if len(unbuilt) > 0 {
-		return fmt.Errorf("programs of the demo are not built: %s: run `make build`", strings.Join(unbuilt, ", "))
+		return nil, fmt.Errorf("programs of the demo are not built: %s: run `make build`", strings.Join(unbuilt, ", "))
 	}
-	return nil
+	return names, nil
 }
 
 // missingProgram finds the first program of a set that is not on this machine.

@@ -124,11 +124,10 @@ func (m *Mesh) notePods(names map[string]bool) {
 // stopSet takes one set out of what is wanted and waits until it has ended.
 func (m *Mesh) stopSet(ctx context.Context, namespace, name string) error {
 	m.mu.Lock()
-	objs := *m.objs
-	objs.Sets = slices.DeleteFunc(slices.Clone(objs.Sets), func(s mesh.WorkloadSet) bool { return s.Namespace == namespace && s.Name == name })
-	m.objs = &objs
+	objs, leftOut := *m.objs, m.leftOut
 	m.mu.Unlock()
-	if err := m.apply(); err != nil {
+	objs.Sets = slices.DeleteFunc(slices.Clone(objs.Sets), func(s mesh.WorkloadSet) bool { return s.Namespace == namespace && s.Name == name })
+	if err := m.apply(&objs, leftOut); err != nil {
 		return err
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -175,9 +174,12 @@ func (m *Mesh) compare(ctx context.Context, l *ledger, pods map[string]bool) (ro
 			outside += int(s.Value)
 		}
 	}
+	m.mu.Lock()
+	leftOut := m.leftOut
+	m.mu.Unlock()
 	switch {
-	case len(m.leftOut) > 0:
-		note = "only the load's own calls are compared, since programs were left out: " + strings.Join(m.leftOut, ", ")
+	case len(leftOut) > 0:
+		note = "only the load's own calls are compared, since programs were left out: " + strings.Join(leftOut, ", ")
 	case outside > 0:
 		note = fmt.Sprintf("only the load's own calls are compared, since %d requests came from outside the mesh", outside)
 	case !l.Exact:

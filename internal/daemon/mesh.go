@@ -77,9 +77,10 @@ type Mesh struct {
 
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects
-	runs map[string]registration // programs added by `vitrine run`, by pod key
-
-	leftOut []string // sets that Demo left out; read-only after New
+	// leftOut are the sets of the files that Demo left out of objs.
+	leftOut []string
+	runs    map[string]registration // programs added by `vitrine run`, by pod key
+	coming  []*mesh.Service         // of programs that are being added
 }
 
 // New validates cfg and reads the files. It starts nothing. A *ManifestError
@@ -106,17 +107,17 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 		return nil, &ConfigError{Reasons: []error{errors.New("--watch cannot follow standard input: write it to a file and give that to -f")}}
 	}
 	if len(cfg.Files) > 0 {
-		objs, err := m.load()
-		if err != nil {
+		var err error
+		if m.objs, m.leftOut, err = m.load(); err != nil {
 			return nil, err
 		}
-		m.objs = objs
 	}
 	return m, nil
 }
 
-// load reads the files and tells their warnings.
-func (m *Mesh) load() (*manifest.Objects, error) {
+// load reads the files and tells their warnings, and which sets are left out of
+// the objects.
+func (m *Mesh) load() (objs *manifest.Objects, leftOut []string, err error) {
 	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Demo})
 	bad := &ManifestError{}
 	for _, d := range diags {
@@ -126,17 +127,17 @@ func (m *Mesh) load() (*manifest.Objects, error) {
 		}
 	}
 	if bad.Count > 0 {
-		return nil, bad
+		return nil, nil, bad
 	}
 	for _, line := range bad.Lines {
 		fmt.Fprintln(m.io.Progress, line)
 	}
 	if m.io.Demo {
-		if err := m.leaveOut(objs); err != nil {
-			return nil, err
+		if leftOut, err = m.leaveOut(objs); err != nil {
+			return nil, nil, err
 		}
 	}
-	return objs, nil
+	return objs, leftOut, nil
 }
 
 // Settled is closed when everything that was wanted at the start runs.
@@ -308,12 +309,12 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	g.Go(func() error { return serveHTTP(gctx, l.prometheus, loopback.Guard(queries)) })
 	g.Go(func() error { return serveHTTP(gctx, l.metrics, loopback.Guard(m.metricsHandler())) })
 	g.Go(func() error { return serveHTTP(gctx, l.control, m.controlHandler()) })
-	if m.cfg.Watch && len(m.cfg.Files) > 0 {
-		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, m.reload) })
-	}
-	if err := m.apply(); err != nil {
+	if err := m.apply(m.objs, m.leftOut); err != nil {
 		cancel()
 		return errors.Join(err, ignoreCancelled(g.Wait()))
+	}
+	if m.cfg.Watch && len(m.cfg.Files) > 0 {
+		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, m.reload) })
 	}
 	g.Go(func() error {
 		defer leave()
@@ -385,40 +386,37 @@ func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
 	return nil
 }
 
-// apply hands the loaded objects and the registered programs on.
-func (m *Mesh) apply() error {
+// apply hands loaded objects on in place of those before. If anything about
+// them is refused, nothing has changed.
+func (m *Mesh) apply(objs *manifest.Objects, leftOut []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.plane.SetServices("files", m.objs.Services)
-	m.plane.SetServices("run", m.runServices())
-	if err := m.local.Apply(m.objs.Sets); err != nil {
+	if err := m.local.Apply(objs.Sets); err != nil {
 		return fmt.Errorf("apply the files: %w", err)
 	}
+	m.objs, m.leftOut = objs, leftOut
+	m.plane.SetServices("files", objs.Services)
+	m.plane.SetServices("run", m.runServices())
 	return nil
 }
 
 // reload reads the files again; if anything is wrong, what runs stays.
 func (m *Mesh) reload() {
-	objs, err := m.load()
-	if err != nil {
-		if bad, ok := errors.AsType[*ManifestError](err); ok {
-			fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
-		}
-		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
-		return
+	objs, leftOut, err := m.load()
+	if bad, ok := errors.AsType[*ManifestError](err); ok {
+		fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
 	}
-	m.mu.Lock()
-	old := m.objs
-	mine := map[netip.AddrPort]bool{}
-	for _, p := range publishedBy(old.Services) {
-		mine[p.address] = true
-	}
-	if err = checkPublished(context.Background(), objs.Services, mine); err == nil {
-		m.objs = objs
-	}
-	m.mu.Unlock()
 	if err == nil {
-		err = m.apply()
+		mine := map[netip.AddrPort]bool{}
+		m.mu.Lock()
+		for _, p := range publishedBy(m.objs.Services) {
+			mine[p.address] = true
+		}
+		m.mu.Unlock()
+		err = checkPublished(context.Background(), objs.Services, mine)
+	}
+	if err == nil {
+		err = m.apply(objs, leftOut)
 	}
 	if err != nil {
 		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)

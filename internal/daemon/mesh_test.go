@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -89,6 +90,37 @@ func TestForeignPagesGetNothing(t *testing.T) {
 		if resp.StatusCode != tc.want {
 			t.Errorf("%s %s, host %q, origin %q: status %d, want %d", tc.method, tc.url, tc.host, tc.origin, resp.StatusCode, tc.want)
 		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Objects that are refused change nothing, neither workloads nor services.
+func TestRefusedChange(t *testing.T) {
+	var progress bytes.Buffer
+	m, l := newMesh(t, &progress)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- m.serve(ctx, l) }()
+	<-m.Settled()
+	before := m.objs
+	err := m.apply(&manifest.Objects{
+		Services: []mesh.Service{{ServiceRef: mesh.ServiceRef{Name: "api", Namespace: "default"}}},
+		Sets:     []mesh.WorkloadSet{{Kind: mesh.KindProgram, Name: "api", Namespace: "default"}},
+	}, []string{"x"})
+	if err == nil || m.objs != before || m.leftOut != nil {
+		t.Errorf("%v; objects %p, before %p; left out %q", err, m.objs, before, m.leftOut)
+	}
+	if err := m.apply(&manifest.Objects{Services: []mesh.Service{{ServiceRef: mesh.ServiceRef{Name: "web", Namespace: "default"}}}}, nil); err != nil {
+		t.Error(err)
+	}
+	for s := range m.plane.Watch(t.Context()) {
+		if len(s.Services) != 1 || s.Services[0].Name != "web" {
+			t.Errorf("services %+v, want web alone", s.Services)
+		}
+		break
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -31,16 +31,11 @@ func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error)
 	if err != nil {
 		return RunResponse{}, err
 	}
-	m.mu.Lock()
-	mine := map[netip.AddrPort]bool{}
-	for _, other := range m.runs {
-		if other.service.Host == service.Host { // several programs of one service share its addresses
-			for _, p := range publishedBy([]mesh.Service{other.service}) {
-				mine[p.address] = true
-			}
-		}
+	mine, done, err := m.reserve(&service)
+	if err != nil {
+		return RunResponse{}, err
 	}
-	m.mu.Unlock()
+	defer done()
 	if err := checkPublished(ctx, []mesh.Service{service}, mine); err != nil {
 		return RunResponse{}, err
 	}
@@ -53,6 +48,45 @@ func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error)
 	m.plane.SetServices("run", m.runServices())
 	m.mu.Unlock()
 	return RunResponse{Pod: w.Name, Namespace: w.Namespace, IP: w.IP.String(), Bootstrap: bootstrap}, nil
+}
+
+// reserve keeps the published addresses of a service from every other service of
+// this mesh until done is called: proxies share an address with each other, so of
+// two services that take one at the same moment neither would notice. mine are
+// the addresses that programs of the same service have or are about to have.
+func (m *Mesh) reserve(service *mesh.Service) (mine map[netip.AddrPort]bool, done func(), err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	wanted := map[netip.AddrPort]bool{}
+	for _, p := range publishedBy([]mesh.Service{*service}) {
+		wanted[p.address] = true
+	}
+	mine = map[netip.AddrPort]bool{}
+	name := service.Name + "." + service.Namespace
+	others := slices.Clone(m.coming)
+	for _, r := range m.runs {
+		others = append(others, &r.service)
+	}
+	added := len(others)
+	for i := range m.objs.Services {
+		others = append(others, &m.objs.Services[i])
+	}
+	for i, other := range others {
+		for _, p := range publishedBy([]mesh.Service{*other}) {
+			switch {
+			case p.service == name:
+				mine[p.address] = mine[p.address] || i < added
+			case wanted[p.address]:
+				return nil, nil, fmt.Errorf("service %s wants %s, which is in use by service %s: choose another port, or end that one first", name, p.address, p.service)
+			}
+		}
+	}
+	m.coming = append(m.coming, service)
+	return mine, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.coming = slices.DeleteFunc(m.coming, func(s *mesh.Service) bool { return s == service })
+	}, nil
 }
 
 // unregister forgets a program that ended; its service goes with the last one.

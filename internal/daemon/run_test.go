@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -47,6 +48,42 @@ func TestProgramOfRefuses(t *testing.T) {
 		if _, _, err := programOf(&r); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+}
+
+// Two programs that are added at the same moment cannot get one published
+// address, unless they are of one service.
+func TestPublishedAddressesAreReserved(t *testing.T) {
+	host := netip.MustParseAddrPort("127.0.0.1:3000")
+	of := func(name string) *mesh.Service {
+		_, s, err := programOf(&RunRequest{Service: name, Args: []string{"x"}, Publish: []mesh.Publish{{Host: host, Port: 80}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &s
+	}
+	m := &Mesh{objs: &manifest.Objects{}, runs: map[string]registration{}}
+	mine, done, err := m.reserve(of("api"))
+	if err != nil || len(mine) != 0 {
+		t.Fatalf("the first: %v, %v", mine, err)
+	}
+	_, _, err = m.reserve(of("web"))
+	if want := "service web.default wants 127.0.0.1:3000, which is in use by service api.default: choose another port, or end that one first"; err == nil || err.Error() != want {
+		t.Errorf("another service: %v, want %s", err, want)
+	}
+	mine, twice, err := m.reserve(of("api"))
+	if err != nil || !mine[host] {
+		t.Errorf("the same service: %v, %v", mine, err)
+	}
+	twice()
+	m.runs["default/api-1"] = registration{service: *of("api")}
+	done()
+	if _, _, err = m.reserve(of("web")); err == nil {
+		t.Error("the address of a program that runs was given away")
+	}
+	delete(m.runs, "default/api-1")
+	if _, _, err = m.reserve(of("web")); err != nil {
+		t.Error(err)
 	}
 }
 
