@@ -136,6 +136,7 @@ func (p *Proxy) unserved() []*bound {
 // accept serves one inbound listener until it is retired.
 func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 	defer p.retired(b)
+	failed := 0 // times in a row
 	for !b.retired.Load() {
 		nc, err := b.ln.AcceptTCP()
 		if err != nil {
@@ -145,11 +146,17 @@ func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 			if b.retired.Load() {
 				break
 			}
-			p.o.Log.Warn("an inbound connection was not accepted", "address", b.key.addr, "error", err)
+			if failed++; failed == 1 {
+				p.o.Log.Warn("inbound connections cannot be accepted", "address", b.key.addr, "error", err)
+			}
 			if !pause(ctx, 10*time.Millisecond) { // out of descriptors: leave time to close some
 				return
 			}
 			continue
+		}
+		if failed > 0 {
+			p.o.Log.Info("inbound connections are accepted again", "address", b.key.addr, "tries", failed)
+			failed = 0
 		}
 		p.take(ctx, serving, b, nc)
 	}
@@ -161,8 +168,30 @@ func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 	p.takeQueued(ctx, serving, b)
 }
 
+// admit reports whether one more inbound connection may be open. A client that
+// opens too many must not take the descriptors that the rest of the pod needs.
+// The log is told when it begins and when there is ample room again.
+func (p *Proxy) admit() bool {
+	open, limit := int(p.open[mesh.Inbound].Load()), p.o.MaxInbound
+	switch {
+	case open >= limit:
+		p.o.Recorder.ConnectionRefused()
+		if p.full.CompareAndSwap(false, true) {
+			p.o.Log.Warn("inbound connections are refused, too many are open", "limit", limit)
+		}
+		return false
+	case open < limit-limit/4 && p.full.CompareAndSwap(true, false):
+		p.o.Log.Info("inbound connections are accepted again", "open", open)
+	}
+	return true
+}
+
 // take serves a connection that b accepted.
 func (p *Proxy) take(ctx context.Context, serving *sync.WaitGroup, b *bound, nc *net.TCPConn) {
+	if !p.admit() {
+		nc.Close()
+		return
+	}
 	source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
 	p.start(ctx, serving, &conn{
 		p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,

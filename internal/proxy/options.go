@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 )
@@ -49,6 +51,11 @@ type Options struct {
 	// MaxIdlePerEndpoint is how many unused connections are kept for one
 	// endpoint. Default 256.
 	MaxIdlePerEndpoint int
+	// MaxInbound is how many inbound connections may be open; further ones are
+	// closed at once, and counted. The default leaves a quarter of the file
+	// descriptors that this process may open, and some more, for everything else:
+	// what the program calls, the admin, the control plane.
+	MaxInbound int
 	// HalfCloseTimeout is how long an opaque connection may stay half closed
 	// without a byte. Default 1 h.
 	HalfCloseTimeout time.Duration
@@ -92,5 +99,19 @@ func (o *Options) setDefaults() error {
 	if o.MaxIdlePerEndpoint <= 0 {
 		o.MaxIdlePerEndpoint = 256
 	}
+	if o.MaxInbound <= 0 {
+		o.MaxInbound = defaultMaxInbound()
+	}
 	return nil
+}
+
+// defaultMaxInbound is three quarters of the descriptors, at two for each
+// connection: one to the client and one to the program.
+func defaultMaxInbound() int {
+	const reserve, fewest, most = 128, 16, 1 << 20
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 4*most {
+		return most
+	}
+	return max((int(limit.Cur)-reserve)*3/4/2, fewest) //nolint:gosec // bounded above
 }

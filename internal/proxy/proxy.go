@@ -36,6 +36,8 @@ type Proxy struct {
 
 	forced atomic.Uint64
 	total  [2]atomic.Uint64 // connections accepted, by direction
+	open   [2]atomic.Int64  // connections open, by direction
+	full   atomic.Bool      // inbound connections are being refused
 }
 
 // drainState is whether one direction drains, in a form to poll and one to wait for.
@@ -178,11 +180,13 @@ func (p *Proxy) start(ctx context.Context, serving *sync.WaitGroup, c *conn) {
 	p.conns[c] = struct{}{}
 	p.mu.Unlock()
 	p.total[c.dir].Add(1)
+	p.open[c.dir].Add(1)
 	serving.Go(func() {
 		c.serve(ctx)
 		p.mu.Lock()
 		delete(p.conns, c)
 		p.mu.Unlock()
+		p.open[c.dir].Add(-1)
 	})
 }
 

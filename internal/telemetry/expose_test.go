@@ -38,6 +38,7 @@ func everything(t *testing.T) *Recorder {
 	r.Retried("stale_connection")
 	r.DNSAnswered("noerror")
 	r.ForcedClose()
+	r.ConnectionRefused()
 	r.SetConnected(true)
 	r.SetReady(true)
 	r.ConfigApplied()

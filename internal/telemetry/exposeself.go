@@ -49,6 +49,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 		x.float(name, none, v)
 	}
 	count("vitrine_drain_forced_closes_total", "Connections cut because the drain deadline passed.", m.forcedCloses.Load())
+	count("vitrine_connections_refused_total", "Connections closed unserved because too many were open.", m.refusedConns.Load())
 	gauge("vitrine_ready", "1 while the proxy accepts traffic for its program.", float64(m.ready.Load()))
 	gauge("vitrine_xds_connected", "1 while there is a stream to the control plane.", float64(m.xdsConnected.Load()))
 	gauge("vitrine_xds_config_version", "Version of the configuration in use; 0 before the first.", float64(m.configVersion.Load()))

@@ -14,7 +14,7 @@ type selfMetrics struct {
 
 	doubleFinish, unattributed, hostsCollapsed atomic.Uint64
 	evicted, logDropped, logWritten            atomic.Uint64
-	forcedCloses                               atomic.Uint64
+	forcedCloses, refusedConns                 atomic.Uint64
 
 	rejects, detections, retries, dns counterVec
 
@@ -53,6 +53,10 @@ func (r *Recorder) DNSAnswered(result string) { r.self.dns.add(result, r.started
 
 // ForcedClose counts a connection that was cut when the drain deadline passed.
 func (r *Recorder) ForcedClose() { r.self.forcedCloses.Add(1) }
+
+// ConnectionRefused counts a connection that was closed unserved because too
+// many were open.
+func (r *Recorder) ConnectionRefused() { r.self.refusedConns.Add(1) }
 
 // SetConnected says whether the proxy has a stream to the control plane.
 func (r *Recorder) SetConnected(up bool) { r.self.xdsConnected.Store(boolGauge(up)) }
