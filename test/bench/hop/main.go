@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -30,6 +31,7 @@ func main() {
 	listen := flag.String("listen", "127.0.0.1:29080", "address to listen on")
 	origin := flag.String("origin", "127.0.0.1:29079", "address of the origin")
 	flag.Parse()
+	debug.SetGCPercent(50) // as the sidecar sets it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *listen, *origin)
 	stop()
