@@ -113,6 +113,9 @@ func (c *conn) forget() {
 func (c *conn) abort() {
 	c.watch.forced.Store(true)
 	c.nc.Close()
+	if cancel := c.watch.giveUp.Load(); cancel != nil {
+		(*cancel)()
+	}
 	if up := c.watch.up.Load(); up != nil {
 		up.Interrupt()
 	}
@@ -362,10 +365,11 @@ type watch struct {
 	since    atomic.Int64 // telemetry.Now() when the phase began or last made progress
 	began    atomic.Int64 // start of the current request, to tell requests apart
 	up       atomic.Pointer[upstream.Conn]
-	verdict  atomic.Uint32 // why the reaper interrupted the connection
-	forced   atomic.Bool   // closed by force
-	looks    uint32        // reaper only: how often it looked during this request
-	lookedAt int64         // reaper only: the request that looks belongs to
+	giveUp   atomic.Pointer[context.CancelFunc] // ends connecting; nil when that is not under way
+	verdict  atomic.Uint32                      // why the reaper interrupted the connection
+	forced   atomic.Bool                        // closed by force
+	looks    uint32                             // reaper only: how often it looked during this request
+	lookedAt int64                              // reaper only: the request that looks belongs to
 
 	halfClosed bool // reaper only: the client had ended its side at the first look
 }

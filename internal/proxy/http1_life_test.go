@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 )
@@ -128,6 +130,71 @@ func TestRouteTimeout(t *testing.T) {
 	if e := h.lastEntry(t, 1); e.Code != http.StatusGatewayTimeout || e.Flags != telemetry.FlagUT {
 		t.Errorf("recorded as %d %s, want 504 UT", e.Code, e.Flags)
 	}
+}
+
+// deafListener is an address that neither accepts nor refuses connections.
+func deafListener(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := netip.AddrPortFrom(loopback(), uint16(at.(*unix.SockaddrInet4).Port)).String()
+	for range 10 { // until its queue is full
+		c, err := net.DialTimeout("tcp", addr, 100*time.Millisecond)
+		if err != nil {
+			return addr
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("the queue of a listener is never full")
+	return ""
+}
+
+// The time that a route allows includes connecting, and who does not want the
+// response any more is not connected for.
+func TestConnectingIsBounded(t *testing.T) {
+	at := deafListener(t)
+	cfg := func(timeout time.Duration) *mesh.NodeConfig {
+		cfg := webConfig(mesh.ProtocolHTTP, timeout, at)
+		cfg.Clusters[0].ConnectTimeout = time.Minute
+		return cfg
+	}
+	t.Run("route", func(t *testing.T) {
+		h := startHop(t, cfg(100*time.Millisecond), nil)
+		c := h.dial(t)
+		io.WriteString(c, plainRequest)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || res.StatusCode != http.StatusGatewayTimeout {
+			t.Fatalf("got %v, %v", res, err)
+		}
+		c.Close()
+		if e := h.lastEntry(t, 1); e.Code != http.StatusGatewayTimeout || e.Flags != telemetry.FlagUT {
+			t.Errorf("recorded as %d %s, want 504 UT", e.Code, e.Flags)
+		}
+	})
+	t.Run("client", func(t *testing.T) {
+		h := startHop(t, cfg(0), nil)
+		c := h.dial(t)
+		io.WriteString(c, plainRequest)
+		until(t, "it is connecting", func() bool {
+			conns := h.p.connections(mesh.Outbound)
+			return len(conns) == 1 && conns[0].watch.giveUp.Load() != nil
+		})
+		c.SetLinger(0)
+		c.Close()
+		if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
+			t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)
+		}
+	})
 }
 
 func TestSlowHead(t *testing.T) {

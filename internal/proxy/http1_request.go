@@ -103,6 +103,24 @@ func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *f
 			return up, nil
 		}
 	}
+	return h.open(ctx)
+}
+
+// open opens a connection. It waits as long as the route allows for the whole
+// request, and no longer than the client does.
+func (h *http1Conn) open(ctx context.Context) (*upstream.Conn, *failure) {
+	x := h.x
+	now := telemetry.Now()
+	var cancel context.CancelFunc
+	if x.deadline > 0 {
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(x.deadline-now))
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	defer cancel()
+	h.watch.giveUp.Store(&cancel)
+	defer h.watch.giveUp.Store(nil)
+	h.watch.set(phaseWait, now)
 	up, err := x.routed.dial(ctx)
 	for retries := 0; err != nil && retries < connectRetries && h.elsewhere(ctx, &x.routed.destination, &x.rec, err); retries++ {
 		h.entered = x.routed.endpoint
@@ -111,6 +129,12 @@ func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *f
 	x.sentAt = telemetry.Now()
 	if err == nil {
 		return up, nil
+	}
+	switch {
+	case verdict(h.watch.verdict.Load()) == verdictGone, h.watch.forced.Load():
+		return nil, failGone
+	case errors.Is(ctx.Err(), context.DeadlineExceeded): // the route's; that of the cluster is not in ctx
+		return nil, failTimeout
 	}
 	x.rec.FailureReason = err.Error()
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
@@ -245,7 +269,7 @@ func (h *http1Conn) failureOf(err error) *failure {
 // fail ends a request that has no response from the upstream, and reports
 // whether the connection can serve another one.
 func (h *http1Conn) fail(f *failure) bool {
-	if f == nil {
+	if f == nil || f == failGone {
 		h.abandon()
 		return false
 	}

@@ -121,6 +121,9 @@ func (c *conn) stop(v verdict) {
 		_ = c.nc.SetWriteDeadline(time.Unix(1, 0)) // a client that takes nothing; fails only when closed
 	}
 	c.down.Interrupt()
+	if cancel := c.watch.giveUp.Load(); cancel != nil {
+		(*cancel)()
+	}
 	if up := c.watch.up.Load(); up != nil {
 		up.Interrupt()
 	}

@@ -37,6 +37,7 @@ var (
 	failTimedOut  = &failure{503, telemetry.FlagUF, "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"}
 	failReset     = &failure{503, telemetry.FlagUC, "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination"}
 	failUpstream  = &failure{502, telemetry.FlagUPE, "upstream_reset_before_response_started{protocol_error}", "upstream connect error or disconnect/reset before headers. reset reason: protocol error"}
+	failGone      = &failure{} // there is nobody to answer
 	failUpload    = &failure{408, telemetry.FlagSI, "stream_idle_timeout", "stream timeout"}
 	failTimeout   = &failure{504, telemetry.FlagUT, "response_timeout", "upstream request timeout"}
 )
