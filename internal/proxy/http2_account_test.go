@@ -1,3 +1,4 @@
+//lint:file-ignore SA1019 see http2.go
 package proxy
 
 import (
