@@ -38,7 +38,7 @@ func main() {
 	flag.StringVar(&s.bin, "bin", "bin/bench", "directory of the built programs")
 	flag.IntVar(&s.rounds, "rounds", 8, "rounds; each proxy has each kind of load once a round")
 	flag.DurationVar(&s.burst, "burst", 2*time.Second, "length of one burst of load")
-	flag.StringVar(&s.json, "json", "dist/bench.json", "file for the figures as JSON")
+	flag.StringVar(&s.json, "json", "bin/bench.json", "file for the figures as JSON")
 	flag.Float64Var(&s.idle, "sidecar-mib", 0, "measured memory of an idle vitrine-proxy, to be reported with the rest; 0 is not measured")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

