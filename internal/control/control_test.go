@@ -484,3 +484,29 @@ func TestStalledDiskHoldsUpNobody(t *testing.T) {
 		}
 	})
 }
+
+// A workload that runs keeps its number, also when the state file is lost or says
+// otherwise; it takes none that another one holds.
+func TestClaim(t *testing.T) {
+	p := newPlane(t, "")
+	if err := p.Claim("shop/web", 40); err != nil {
+		t.Fatal(err)
+	}
+	if i, err := p.Index("shop/web"); i != 40 || err != nil {
+		t.Errorf("number %d, %v; want 40", i, err)
+	}
+	err := p.Claim("shop/cart", 40)
+	if want := "address 127.77.0.40 of workload shop/cart: workload shop/web has it"; err == nil || err.Error() != want {
+		t.Errorf("a number that is held: %v, want %s", err, want)
+	}
+	if i, err := p.Index("shop/cart"); i == 40 || err != nil {
+		t.Errorf("number %d, %v", i, err)
+	}
+	p.Release("shop/web")
+	if err := p.Claim("shop/cart", 40); err != nil {
+		t.Errorf("a number that is free: %v", err)
+	}
+	if i, err := p.Index("shop/web"); i == 40 || err != nil {
+		t.Errorf("number %d of another workload, %v", i, err)
+	}
+}

@@ -229,6 +229,20 @@ func (p *Plane) Index(key string) (mesh.Index, error) {
 	return mesh.Index(num), nil
 }
 
+// Claim makes num the number of the workload named key, which runs and has it
+// already: what the state file says of it, if there still is one, counts less. It
+// fails if another workload holds the number.
+func (p *Plane) Claim(key string, num mesh.Index) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if e := p.indexes.byNum[uint16(num)]; e != nil && e.key != key && e.idle == nil {
+		return fmt.Errorf("address %s of workload %s: workload %s has it", mesh.IP(p.opts.Net, num), key, e.key)
+	}
+	p.indexes.claim(key, uint16(num))
+	p.poke()
+	return nil
+}
+
 // Release gives key's number back. It stays key's until the numbers run short.
 func (p *Plane) Release(key string) {
 	p.mu.Lock()

@@ -40,8 +40,11 @@ type Options struct {
 	// EvictAfter is told to the pods (pod.Bootstrap.EvictAfter).
 	EvictAfter time.Duration
 	// Index gives the workload with a Key its address number, the same again
-	// for the same key. Release gives the number back when the workload is gone.
+	// for the same key. Claim is for a workload that runs and has a number; it
+	// fails if another one has it. Release gives the number back when the
+	// workload is gone.
 	Index   func(key string) (mesh.Index, error)
+	Claim   func(key string, number mesh.Index) error
 	Release func(key string)
 	Hooks   Hooks
 	// Output is called with each line that programs write (without the line
@@ -60,8 +63,8 @@ func (o *Options) validate() error {
 			errs = append(errs, fmt.Errorf("%s %q must be an absolute path", name, path))
 		}
 	}
-	if o.Index == nil || o.Release == nil || o.Log == nil {
-		errs = append(errs, errors.New("index, Release and Log are needed"))
+	if o.Index == nil || o.Claim == nil || o.Release == nil || o.Log == nil {
+		errs = append(errs, errors.New("index, Claim, Release and Log are needed"))
 	}
 	if o.Net < mesh.MeshNetFirst || o.Net > mesh.MeshNetLast {
 		errs = append(errs, fmt.Errorf("network %d must be %d to %d", o.Net, mesh.MeshNetFirst, mesh.MeshNetLast))
@@ -429,9 +432,9 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 		p.setEnded(&final)
 	} else {
 		s.inquire(ctx, p, proc.pid)
-		proc.close() // keep opens it again
-		index, err := s.o.Index(key)
-		if err != nil || mesh.IP(s.o.Net, index) != boot.Workload.IP {
+		proc.close()                                         // keep opens it again
+		index, _ := mesh.IndexOf(boot.Net, boot.Workload.IP) // ReadBootstrap has checked it
+		if err := s.o.Claim(key, index); err != nil {
 			s.o.Log.WarnContext(ctx, "running pod lost its address and is replaced", "pod", key, "error", err)
 			p.stop(true)
 		}

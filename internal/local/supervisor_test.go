@@ -460,6 +460,11 @@ func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// The addresses of pods that run are theirs, also when the record is lost.
+	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+
 	w, _ := reopen(t, dir)
 	w.apply(t, deployment("web", 2, "serve", "8080"))
 	pods := w.settled(t)
