@@ -76,6 +76,11 @@ fuzz-short: ## each fuzz target for FUZZTIME (20s)
 bench: build ## the speed of one proxy hop beside haproxy, nginx, Envoy and net/http
 	@bash test/bench/run.sh
 
+.PHONY: interop
+interop: build ## real Envoy, Prometheus and promtool against a running mesh (installs them)
+	@bash test/interop/peers.sh
+	@go test -tags interop -count=1 -timeout 10m ./test/interop/
+
 $(TOOLS)/staticcheck: tools/go.mod tools/go.sum
 	@echo "building the pinned tools into .tools (once)"
 	@cd tools && GOBIN=$(TOOLS) go install -trimpath github.com/golangci/golangci-lint/v2/cmd/golangci-lint honnef.co/go/tools/cmd/staticcheck mvdan.cc/gofumpt
