@@ -335,11 +335,11 @@ func shop(t *testing.T, interpreters bool, c *tally) (web string) {
 		"NOTIFIER=http://" + c.relay(t, "checkout", "notifier", notifier, false),
 	}, "checkout").addr
 	return start(t, []string{
-		"CATALOG=http://" + c.relay(t, "web", "catalog", catalog, false),
-		"RECOMMENDATIONS=http://" + c.relay(t, "web", "recommendations", recommendations, false),
-		"CART=http://" + c.relay(t, "web", "cart", cart, false),
-		"CHECKOUT=http://" + c.relay(t, "web", "checkout", checkout, false),
-		"NOTIFIER=ws://" + c.relay(t, "web", "notifier", notifier, false) + "/live",
+		"CATALOG=http://" + c.relay(t, "web-app", "catalog", catalog, false),
+		"RECOMMENDATIONS=http://" + c.relay(t, "web-app", "recommendations", recommendations, false),
+		"CART=http://" + c.relay(t, "web-app", "cart", cart, false),
+		"CHECKOUT=http://" + c.relay(t, "web-app", "checkout", checkout, false),
+		"NOTIFIER=ws://" + c.relay(t, "web-app", "notifier", notifier, false) + "/live",
 	}, "web").addr
 }
 
@@ -442,12 +442,12 @@ func TestLoad(t *testing.T) {
 	c := &tally{counts: map[edge]int{}}
 	web := shop(t, true, c)
 	file := filepath.Join(t.TempDir(), "ledger.json")
-	front := c.relay(t, "load", "web", web, false)
+	front := c.relay(t, "load", "web-app", web, false)
 	p := start(t, []string{"WEB=http://" + front, "LIVE=ws://" + front + "/live", "RATE=200", "LEDGER=" + file, "WAIT_FOR=localhost"}, "load")
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	var l ledger
-	for len(l.Requests) < 9 { // eight kinds, and checkout with two statuses
+	for len(l.Requests) < 10 { // nine kinds, and checkout with two statuses
 		if ctx.Err() != nil {
 			t.Fatalf("some kinds of request were not made: %+v", l)
 		}
@@ -455,7 +455,7 @@ func TestLoad(t *testing.T) {
 		if err := json.Unmarshal([]byte(body), &l); err != nil {
 			t.Fatal(err)
 		}
-		if len(l.Requests) == 8 {
+		if len(l.Requests) == 9 {
 			want(t, "POST", "http://"+web+"/switch?fail=on", "", 200, `{"fail":true,"slow":false}`)
 		}
 	}
@@ -477,6 +477,7 @@ func TestLoad(t *testing.T) {
 	}
 	expect := []string{
 		"add 201", "cart 200", "checkout 201", "checkout 502", "home 200", "live 101", "missing 404", "product 200", "ready 200",
+		"stock 502",
 	}
 	if diff := cmp.Diff(expect, got); diff != "" || !l.Exact {
 		t.Errorf("exact %v, kinds and statuses: %s", l.Exact, diff)

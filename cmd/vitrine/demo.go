@@ -113,7 +113,7 @@ func (c *cli) printDemo(s *daemon.Status) {
 	shop, ledger := "", ""
 	for _, o := range s.Published {
 		switch o.Service {
-		case "web.default":
+		case "web-app.default":
 			shop = o.URL
 		case "load.default":
 			ledger = o.URL + "/ledger"
@@ -131,7 +131,7 @@ try    %[1]s graph
        %[1]s ps -o wide
          the programs and their proxies
        %[1]s query 'sum by (destination_app, response_code) (rate(istio_requests_total{reporter="destination"}[1m]))'
-       %[1]s logs -f web
+       %[1]s logs -f web-app
        curl '%[2]s/switch?slow=on'
          makes one version of the catalog slow: look at the graph again
        curl '%[2]s/switch?fail=on'

@@ -22,7 +22,7 @@ import (
 // The demo's load, which keeps the ledger (demo/cmd/load).
 const (
 	loadSet    = "load"
-	loadDoor   = "web" // the only service that it calls
+	loadDoor   = "web-app" // the only service that it calls
 	ledgerMark = "ledger "
 )
 

@@ -1,5 +1,5 @@
 // Command catalog knows the products. Version v2 adds the stock to its answers,
-// and is slow when it is asked to be.
+// is slow when it is asked to be, and fails when it is asked for all stock.
 package main
 
 import (
@@ -43,6 +43,7 @@ func main() {
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) { program.Reply(w, http.StatusOK, "ready") })
 	mux.HandleFunc("GET /products", func(w http.ResponseWriter, _ *http.Request) { program.Reply(w, http.StatusOK, c.products) })
 	mux.HandleFunc("GET /products/{id}", c.one)
+	mux.HandleFunc("GET /stock", c.stock)
 	program.Exit(program.Serve(ctx, "catalog "+c.version, mux, nil))
 }
 
@@ -61,6 +62,16 @@ func load() (*catalog, error) {
 		return nil, fmt.Errorf("read the products of %s: %w", path, err)
 	}
 	return c, nil
+}
+
+// stock is what is left of all products. Version v2 has a fault here: a canary
+// with something to see.
+func (c *catalog) stock(w http.ResponseWriter, _ *http.Request) {
+	if c.version != "v1" {
+		program.Fail(w, http.StatusInternalServerError, "stock: division by zero")
+		return
+	}
+	program.Reply(w, http.StatusOK, map[string]int{"products": len(c.products)})
 }
 
 func (c *catalog) one(w http.ResponseWriter, r *http.Request) {

@@ -27,7 +27,7 @@ func (l *ledger) add(kind string, code int) {
 
 // report is the ledger as it is written.
 type report struct {
-	Requests []line `json:"requests"` // what load sent to web
+	Requests []line `json:"requests"` // what load sent to web-app
 	Edges    []edge `json:"edges"`    // what follows for the services behind it
 	// Exact says that every request was answered as expected, so that Edges
 	// counts every HTTP and gRPC request in the shop that is not a probe.
@@ -52,23 +52,25 @@ type call struct {
 	times               int
 }
 
-// calls lists what each expected answer costs behind web. It is the shop's
+// calls lists what each expected answer costs behind web-app. It is the shop's
 // programs, read by hand.
 func calls(e entry) (list []call, expected bool) {
 	switch e {
 	case entry{"ready", 200}:
 		return nil, true
 	case entry{"home", 200}:
-		return []call{{"web", "recommendations", 1}, {"recommendations", "catalog", 1}}, true
+		return []call{{"web-app", "recommendations", 1}, {"recommendations", "catalog", 1}}, true
 	case entry{"product", 200}:
-		return []call{{"web", "catalog", 1}, {"catalog", "ratings", 1}}, true
+		return []call{{"web-app", "catalog", 1}, {"catalog", "ratings", 1}}, true
 	case entry{"missing", 404}:
-		return []call{{"web", "catalog", 1}}, true
+		return []call{{"web-app", "catalog", 1}}, true
+	case entry{"stock", 200}, entry{"stock", 502}: // version v2 of the catalog fails
+		return []call{{"web-app", "catalog", 1}}, true
 	case entry{"add", 201}, entry{"cart", 200}:
-		return []call{{"web", "cart", 1}}, true
+		return []call{{"web-app", "cart", 1}}, true
 	case entry{"checkout", 201}:
 		return []call{
-			{"web", "checkout", 1},
+			{"web-app", "checkout", 1},
 			{"checkout", "cart", 2},
 			{"checkout", "currency", 1},
 			{"checkout", "shipping", 1},
@@ -77,14 +79,14 @@ func calls(e entry) (list []call, expected bool) {
 		}, true
 	case entry{"checkout", 502}: // the payment failed, as switched on
 		return []call{
-			{"web", "checkout", 1},
+			{"web-app", "checkout", 1},
 			{"checkout", "cart", 1},
 			{"checkout", "currency", 1},
 			{"checkout", "shipping", 1},
 			{"checkout", "payment", 1},
 		}, true
 	case entry{"live", 101}:
-		return []call{{"web", "notifier", 1}}, true
+		return []call{{"web-app", "notifier", 1}}, true
 	}
 	return nil, e.kind == "ready"
 }
@@ -96,7 +98,7 @@ func (l *ledger) report() report {
 	edges := map[edge]int{}
 	for e, n := range l.counts {
 		r.Requests = append(r.Requests, line{e.kind, e.code, n})
-		edges[edge{Source: "load", Destination: "web"}] += n
+		edges[edge{Source: "load", Destination: "web-app"}] += n
 		list, expected := calls(e)
 		r.Exact = r.Exact && expected
 		for _, c := range list {

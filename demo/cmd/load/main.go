@@ -39,8 +39,8 @@ func main() {
 	ctx, cancel := program.Context()
 	defer cancel()
 	v := &visitors{
-		web:    program.NewClient(program.Env("WEB", "http://web:8080"), false),
-		live:   program.Env("LIVE", "ws://web:8080/live"),
+		web:    program.NewClient(program.Env("WEB", "http://web-app:8080"), false),
+		live:   program.Env("LIVE", "ws://web-app:8080/live"),
 		ledger: newLedger(),
 		turn:   make(chan struct{}),
 	}
@@ -134,6 +134,7 @@ func (v *visitors) visit(ctx context.Context, worker int) {
 			{"add", http.MethodPost, "/cart/" + user + "?item=" + product},
 			{"product", http.MethodGet, "/product/1"},
 			{"missing", http.MethodGet, "/product/999"},
+			{"stock", http.MethodGet, "/stock"},
 			{"add", http.MethodPost, "/cart/" + user + "?item=1"},
 			{"cart", http.MethodGet, "/cart/" + user},
 			{"checkout", http.MethodPost, "/checkout/" + user},
@@ -164,7 +165,7 @@ func (v *visitors) listen(ctx, requests context.Context) {
 	}
 }
 
-// hear returns the status of the handshake, or 0 if no message came after it.
+// hear returns the status of the handshake, or 0 if two messages did not come after it.
 func (v *visitors) hear(ctx context.Context) int {
 	dialer := websocket.Dialer{HandshakeTimeout: 5 * time.Second}
 	conn, resp, err := dialer.DialContext(ctx, v.live, nil)
@@ -178,8 +179,10 @@ func (v *visitors) hear(ctx context.Context) int {
 	}
 	defer conn.Close()
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
-	if _, _, err := conn.ReadMessage(); err != nil {
-		return 0
+	for range 2 {
+		if _, _, err := conn.ReadMessage(); err != nil {
+			return 0
+		}
 	}
 	bye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
 	_ = conn.WriteControl(websocket.CloseMessage, bye, time.Now().Add(time.Second))

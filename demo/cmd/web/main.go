@@ -48,6 +48,7 @@ func main() {
 	mux.HandleFunc("POST /switch", s.turn)
 	mux.HandleFunc("GET /home", s.home)
 	mux.HandleFunc("GET /product/{id}", s.product)
+	mux.HandleFunc("GET /stock", func(w http.ResponseWriter, r *http.Request) { s.relay(w, r, s.catalog, http.MethodGet, "/stock") })
 	mux.HandleFunc("GET /cart/{user}", s.showCart)
 	mux.HandleFunc("POST /cart/{user}", s.addToCart)
 	mux.HandleFunc("POST /checkout/{user}", s.buy)
@@ -56,7 +57,7 @@ func main() {
 		defer long.Done()
 		s.live(ctx, w, r)
 	})
-	program.Exit(program.Serve(ctx, program.Env("SHOP_NAME", "web"), mux, &long))
+	program.Exit(program.Serve(ctx, program.Env("SHOP_NAME", "web-app"), mux, &long))
 }
 
 // turn changes the switches: slow=on|off makes catalog v2 slow, fail=on|off
