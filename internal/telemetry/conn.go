@@ -113,12 +113,11 @@ func (c *ConnRecord) report(f Flags, end bool) {
 		c.opened = true
 		s.opened.Add(1)
 	}
-	n := c.sent.Load()
-	s.sent.Add(n - c.sentCounted)
-	c.sentCounted = n
-	n = c.received.Load()
-	s.received.Add(n - c.recvCounted)
-	c.recvCounted = n
+	sent, received := c.sent.Load(), c.received.Load()
+	s.sent.Add(sent - c.sentCounted)
+	s.received.Add(received - c.recvCounted)
+	c.r.self.relayed.Add(sent - c.sentCounted + received - c.recvCounted)
+	c.sentCounted, c.recvCounted = sent, received
 	if end {
 		c.reportedClose = true
 		s.closed.Add(1)

@@ -19,6 +19,8 @@ func (r *Recorder) writeSelf(x *exposition) {
 	x.family("istio_build", gaugeKind, "Version of the component; always 1.")
 	x.uint("istio_build", labels{tail: string(build)}, 1)
 
+	r.writeNetwork(x)
+
 	byDirection := func(name, help string, v *[2]atomic.Int64) {
 		x.family(name, gaugeKind, help)
 		for d, value := range directions() {
@@ -66,6 +68,23 @@ func (r *Recorder) writeSelf(x *exposition) {
 	count("vitrine_telemetry_double_finish_total", "Second ends of one request or connection: errors of the proxy.", m.doubleFinish.Load())
 	count("vitrine_access_log_entries_total", "Entries written to the access log.", m.logWritten.Load())
 	count("vitrine_access_log_dropped_total", "Entries that the access log was too slow for.", m.logDropped.Load())
+}
+
+// writeNetwork writes the proxy's own traffic under cAdvisor's names, which the
+// usual dashboards ask for. cAdvisor counts a pod's network as a whole; here the
+// program and its proxy are two ends with networks of their own, so the proxy
+// has a name of its own where cAdvisor has the pod's. What one side sends is
+// passed on to the other: a proxy transmits what it receives.
+func (r *Recorder) writeNetwork(x *exposition) {
+	var tail []byte
+	tail = appendLabel(tail, "container", "istio-proxy")
+	tail = appendLabel(tail, "namespace", r.o.Self.Namespace)
+	tail = appendLabel(tail, "pod", r.o.Self.Name+".istio-proxy")
+	of := labels{tail: string(tail)}
+	for _, name := range []string{"container_network_receive_bytes_total", "container_network_transmit_bytes_total"} {
+		x.family(name, counterKind, "Bytes of requests, responses and connections that the proxy passed on.")
+		x.counter(name, of, r.self.relayed.Load(), r.started)
+	}
 }
 
 func direction(value string) labels {

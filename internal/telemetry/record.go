@@ -204,6 +204,7 @@ func (rec Record) Finish() {
 	}
 	nanos := uint64(max(a.End-a.Start, 0))
 	e.enterRequest(keyOf(a.Protocol, a.Code, a.GRPCStatus, a.Flags)).observe(nanos, a.BytesReceived, a.BytesSent)
+	r.self.relayed.Add(a.BytesReceived + a.BytesSent)
 	if a.UpstreamWait > 0 {
 		r.self.proxyTime[a.direction&1].observe(nanos - min(nanos, uint64(a.UpstreamWait)))
 	}

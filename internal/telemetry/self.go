@@ -12,6 +12,8 @@ type selfMetrics struct {
 	proxyTime           [2]histogram    // by direction, nanoseconds
 	detectTime          histogram       // nanoseconds
 
+	relayed atomic.Uint64 // bytes of requests and connections, of both directions
+
 	doubleFinish, unattributed, hostsCollapsed atomic.Uint64
 	evicted, logDropped, logWritten            atomic.Uint64
 	forcedCloses, refusedConns                 atomic.Uint64
