@@ -1,7 +1,7 @@
-// Package seed holds Vitrine against the article that it was made for: with the
-// demo's shop and the article's own web-app running, every PromQL expression of
-// the article is asked as it stands there, its alerting rules are loaded, and
-// the figures are compared with the ledger of the shop's load.
+// Package seed holds Vitrine against the article that it was made for: every
+// PromQL expression of the article is asked of the demo's shop as it stands
+// there, its alerting rules are loaded, the figures are compared with the ledger
+// of the shop's load, and the article's own Deployment runs beside it.
 package seed
 
 import (
