@@ -17,7 +17,7 @@ import (
 )
 
 // patience bounds everything that should take milliseconds.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 var (
 	caseIP4 = netip.MustParseAddr("10.77.0.2")

@@ -29,7 +29,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"-test.v", "-test.timeout=120s"}
+	args := []string{"-test.v", "-test.timeout=8m"}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
