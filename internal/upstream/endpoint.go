@@ -42,6 +42,7 @@ type Endpoint struct {
 
 	mu     sync.Mutex // guards all below
 	idle   []*Conn    // the last is the most recently used
+	reaped int        // the idle connections that Reap looks at next begin here
 	shared io.Closer
 	closed bool
 }
@@ -153,19 +154,33 @@ func (e *Endpoint) Shared(open func() io.Closer) io.Closer {
 	return e.shared
 }
 
-// Reap closes the idle connections that ended or were unused for the idle
-// timeout. It returns how many connections are left, idle or busy.
+// reapProbes is how many idle connections one Reap looks at: each costs a system
+// call under the lock that requests need, too.
+const reapProbes = 16
+
+// Reap closes the idle connections that were unused for the idle timeout, and
+// those that it finds ended: it looks at some, and goes on with the next ones when
+// it is called again. It returns how many connections are left, idle or busy.
 func (e *Endpoint) Reap(now int64) int {
 	var dead []*Conn
 	e.mu.Lock()
+	if e.reaped >= len(e.idle) {
+		e.reaped = 0
+	}
+	first, next := e.reaped, 0
 	keep := e.idle[:0]
-	for _, c := range e.idle {
-		if now-c.idleSince >= int64(e.limits.IdleTimeout) || c.Probe() != Quiet {
+	for i, c := range e.idle {
+		looked := i >= first && i < first+reapProbes
+		if now-c.idleSince >= int64(e.limits.IdleTimeout) || looked && c.Probe() != Quiet {
 			dead = append(dead, c)
 		} else {
 			keep = append(keep, c)
 		}
+		if looked {
+			next = len(keep)
+		}
 	}
+	e.reaped = next
 	clear(e.idle[len(keep):])
 	e.idle = keep
 	e.mu.Unlock()

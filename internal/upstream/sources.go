@@ -51,15 +51,23 @@ func (s *Sources) Release(key SourceKey) {
 	}
 }
 
-// Reap reaps each endpoint and forgets the unused ones.
+// Reap reaps each endpoint and forgets the unused ones. It holds up nobody: the
+// endpoints are looked at one by one, without the lock.
 func (s *Sources) Reap(now int64) {
+	for key, e := range s.Endpoints() {
+		if e.Reap(now) == 0 {
+			s.forget(key, e)
+		}
+	}
+}
+
+// forget forgets e unless it has been taken into use again.
+func (s *Sources) forget(key SourceKey, e *Endpoint) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for key, src := range s.byID {
-		if src.endpoint.Reap(now) == 0 && src.users <= 0 {
-			src.endpoint.Close()
-			delete(s.byID, key)
-		}
+	if src := s.byID[key]; src != nil && src.endpoint == e && src.users <= 0 && e.conns.Load() == 0 {
+		e.Close()
+		delete(s.byID, key)
 	}
 }
 

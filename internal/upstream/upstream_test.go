@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -104,6 +105,60 @@ func TestReapAndClose(t *testing.T) {
 	e.Put(late, 100)
 	if got := e.Counts(); got.ActiveConnections != 0 || got.IdleConnections != 0 {
 		t.Errorf("a connection of a closed endpoint is kept: %+v", got)
+	}
+}
+
+// One Reap looks at a bounded number of connections, and some later one has
+// looked at each.
+func TestReapLooksAtAllInTurn(t *testing.T) {
+	const all = 3*reapProbes + 1
+	e, accept := pair(t, Limits{MaxIdle: all, IdleTimeout: 1 << 40})
+	var conns []*Conn
+	for range all {
+		conns = append(conns, dialOne(t, e))
+		accept().Close()
+	}
+	for _, c := range conns {
+		for c.Probe() == Quiet { // the kernel delivers it soon
+		}
+		e.Put(c, 0)
+	}
+	var left []int
+	for range 4 {
+		left = append(left, e.Reap(1))
+	}
+	if want := []int{all - reapProbes, all - 2*reapProbes, 1, 0}; !slices.Equal(left, want) {
+		t.Errorf("left %v, want %v", left, want)
+	}
+	live := dialOne(t, e)
+	accept()
+	e.Put(live, 0)
+	if got := e.Reap(1); got != 1 {
+		t.Errorf("%d connections are left, want the one that is open", got)
+	}
+}
+
+func TestSourcesForgetWhatIsUnused(t *testing.T) {
+	var s Sources
+	e, _ := pair(t, Limits{MaxIdle: 1, IdleTimeout: 100})
+	key := SourceKey{Target: e.Addr()}
+	create := func() *Endpoint { return e }
+	if s.Acquire(key, create) != e {
+		t.Fatal("another endpoint")
+	}
+	s.Reap(0)
+	if len(s.Endpoints()) != 1 {
+		t.Error("an endpoint in use is forgotten")
+	}
+	e.Put(dialOne(t, e), 0)
+	s.Release(key)
+	s.Reap(99)
+	if len(s.Endpoints()) != 1 {
+		t.Error("an endpoint with a connection is forgotten")
+	}
+	s.Reap(100)
+	if len(s.Endpoints()) != 0 {
+		t.Error("an unused endpoint is kept")
 	}
 }
 
