@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"internal/intercept":   {},
 	"internal/local":       {"internal/local/pod", "internal/mesh"},
 	"internal/local/pod":   {"internal/durable", "internal/mesh"}, // the half of local that runs beside a program: kept small
-	"internal/loopback":    {}, // a leaf: both processes serve HTTP without a password on loopback
+	"internal/loopback":    {},                                    // a leaf: both processes serve HTTP without a password on loopback
 	"internal/manifest":    {"internal/mesh"},
 	"internal/mesh":        {},
 	"internal/meshtest":    {"internal/daemon"}, // the whole mesh, as its command line drives it

@@ -138,7 +138,7 @@ func filled(t *testing.T, n int) (dir string, at int64) {
 func TestDamagedWAL(t *testing.T) {
 	const n = 300
 	original, at := filled(t, n)
-	rounds := 60
+	rounds := 25
 	if testing.Short() {
 		rounds = 10
 	}
