@@ -170,12 +170,21 @@ func (c *conn) resolveOutbound() {
 			use(l)
 			return
 		}
-		if w := s.byIP[dst.Addr()]; w != nil {
-			c.target = c.directTarget(w, dst.Port())
-			return
-		}
+	}
+	// The mesh IPs are loopback addresses of the host. What listens there beside
+	// the wire ports is the proxies' own, admin included, and no program's business.
+	if w := s.byIP[dst.Addr()]; w != nil {
+		c.target = c.directTarget(w, dst.Port())
+		return
+	}
+	if !c.localhost {
 		if l := s.byPort[dst.Port()]; l != nil {
 			use(l)
+			if s.catchAll != nil && !mesh.IsServiceVIP(dst.Addr()) {
+				// Somebody outside who happens to use the port number of a service:
+				// what he speaks nobody has declared.
+				c.target.protocol, c.target.cluster = mesh.ProtocolAuto, s.catchAll.cluster
+			}
 			return
 		}
 	}

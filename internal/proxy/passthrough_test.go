@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -19,11 +21,12 @@ func (l localListener) Accept() (Conn, error) {
 	return c, err
 }
 
-// through sends connections to dst through a proxy that knows only the catch-all.
-func through(t *testing.T, dst netip.AddrPort, localhost bool) (*rig, string) {
+// through sends connections to dst through a proxy that knows the catch-all, and
+// a service with an HTTP port of dst's number.
+func through(t *testing.T, dst netip.AddrPort, localhost bool, workloads ...mesh.Workload) (*rig, string) {
 	t.Helper()
 	r := newRig(t, mesh.ProtocolAuto)
-	if err := r.p.Apply(&mesh.NodeConfig{
+	cfg := &mesh.NodeConfig{
 		Listeners: []mesh.Listener{{
 			Name: catchAll, Direction: mesh.Outbound, RouteConfig: mesh.RouteAllowAny, Cluster: mesh.PassthroughCluster,
 		}},
@@ -31,7 +34,8 @@ func through(t *testing.T, dst netip.AddrPort, localhost bool) (*rig, string) {
 			Name: "allow_any", Domains: []string{"*"},
 			Routes: []mesh.Route{{Name: "allow_any", Prefix: "/", Clusters: []mesh.WeightedCluster{{Cluster: mesh.PassthroughCluster, Weight: 1}}}},
 		}}}},
-		Clusters: []mesh.Cluster{{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst}},
+		Clusters:  []mesh.Cluster{{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst}},
+		Workloads: workloads,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -98,6 +102,37 @@ func TestLocalhostOfTheHost(t *testing.T) {
 	}
 }
 
+// TestProxiesAreOutOfReach: a program must not reach what the proxies of its mesh
+// serve on the host, as their admin.
+func TestProxiesAreOutOfReach(t *testing.T) {
+	other := mesh.Workload{Name: "other-1", Namespace: "default", Owner: "other", IP: mesh.IP(mesh.MeshNetFirst, 999)}
+	ln, err := net.Listen("tcp", netip.AddrPortFrom(other.IP, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			t.Error("a program reached a proxy's port")
+			c.Close()
+		}
+	}()
+	for _, localhost := range []bool{true, false} {
+		_, entry := through(t, addrPort(ln), localhost, other)
+		c, err := net.Dial("tcp", entry)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "\x00 not HTTP\r\n") // the proxy may have reset it
+		mustReset(t, c)
+		c.Close()
+	}
+}
+
 // TestVirtualIPEndsInTheMesh: a port that a service does not have must not reach
 // whoever has the virtual address outside.
 func TestVirtualIPEndsInTheMesh(t *testing.T) {
@@ -117,4 +152,34 @@ func TestVirtualIPEndsInTheMesh(t *testing.T) {
 			http.DefaultClient.CloseIdleConnections()
 		})
 	}
+}
+
+// TestOutsideOnThePortOfAService: a server outside may speak what it wants, and
+// first, on a port that is HTTP for a service of the mesh.
+func TestOutsideOnThePortOfAService(t *testing.T) {
+	at := origin(t, func(c *net.TCPConn) { _, _ = io.WriteString(c, "SSH-2.0-hello\r\n") })
+	r, entry := through(t, at, false)
+	c, err := net.Dial("tcp", entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if got := mustRead(t, c, 15); got != "SSH-2.0-hello\r\n" {
+		t.Errorf("banner %q", got)
+	}
+	c.Close()
+	r.wantSeries(t, "1", "istio_tcp_connections_closed_total", "destination_service_name=PassthroughCluster", "response_flags=-")
+
+	web := origin(t, func(c *net.TCPConn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		_, _ = io.WriteString(c, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+	})
+	r, entry = through(t, web, false)
+	resp, err := http.Get("http://" + entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	r.wantSeries(t, "1", "istio_requests_total", "destination_service_name=PassthroughCluster", "response_code=204")
+	http.DefaultClient.CloseIdleConnections()
 }
