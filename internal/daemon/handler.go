@@ -379,6 +379,7 @@ func (m *Mesh) localOptions() local.Options {
 		RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir, ProxyBinary: m.cfg.ProxyBinary, Net: m.net,
 		XDSSocket: m.path(xdsSocket), ControlSocket: m.path(controlSocket),
 		EvictAfter: m.cfg.EvictAfter,
+		Unlisted:   m.awaitUnlisted,
 		Index:      m.plane.Index, Claim: m.plane.Claim, Release: m.plane.Release,
 		Hooks: local.Hooks{
 			WorkloadChanged: func(w mesh.Workload) { m.plane.SetWorkload(w) },

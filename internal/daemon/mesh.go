@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -74,6 +75,8 @@ type Mesh struct {
 	xds      *ads.Server
 	promAddr string
 	ctrlAddr string
+
+	announced atomic.Uint64 // version of the last snapshot that proxies were told of
 
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects
@@ -432,9 +435,33 @@ func (m *Mesh) follow(ctx context.Context) error {
 	}})
 	for s := range m.plane.Watch(ctx) {
 		m.xds.Notify()
+		m.announced.Store(s.Version)
 		m.store.SetTargets(proxyJob, m.targets(s))
 	}
 	return nil
+}
+
+// awaitUnlisted waits until every connected proxy has answered for a snapshot in
+// which the workload is not ready.
+func (m *Mesh) awaitUnlisted(ctx context.Context, key string) error {
+	var version uint64
+	for s := range m.plane.Watch(ctx) {
+		i := slices.IndexFunc(s.Workloads, func(w mesh.Workload) bool { return w.Key() == key })
+		if i < 0 || !s.Workloads[i].Ready {
+			version = s.Version
+			break
+		}
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for version == 0 || m.announced.Load() < version {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s is announced as not ready: %w", key, ctx.Err())
+		}
+	}
+	return m.xds.Converged(ctx)
 }
 
 // proxyJob is the scrape job of proxies, named as in Istio's addon.

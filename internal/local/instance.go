@@ -24,6 +24,9 @@ const (
 	stopSlack = pod.EndpointPropagation + pod.DrainTimeout + 5*time.Second
 	// claimTime is how long a program that was prepared may take to appear.
 	claimTime = 30 * time.Second
+	// unlistedWait is how long a pod that is to stop is kept for proxies to learn
+	// of it. They need milliseconds, or seconds while everything changes.
+	unlistedWait = 3 * time.Second
 	// strayGrace is what a running pod has to end in whose description is lost.
 	strayGrace = 10 * time.Second
 )
@@ -251,6 +254,9 @@ func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *proces
 	s.changed(p) // not ready from now on
 	s.wake()
 	s.mu.Unlock()
+	if propagate && s.o.Unlisted != nil {
+		s.awaitUnlisted(ctx, p)
+	}
 	ask, cancel := context.WithTimeout(ctx, time.Second)
 	err := client.Stop(ask, propagate)
 	cancel()
@@ -268,6 +274,25 @@ func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *proces
 		s.o.Log.WarnContext(ctx, "pod did not end in time and is killed", "pod", p.key)
 	}
 	s.log(ctx, p, "pod is killed", proc.signal(syscall.SIGKILL))
+}
+
+// awaitUnlisted waits until nobody sends the pod new work, within bounds: a proxy
+// that hangs must not keep it.
+func (s *Supervisor) awaitUnlisted(ctx context.Context, p *instance) {
+	ctx, cancel := context.WithTimeout(ctx, unlistedWait)
+	var killed sync.WaitGroup
+	killed.Go(func() {
+		select {
+		case <-p.kill:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer killed.Wait()
+	defer cancel()
+	if err := s.o.Unlisted(ctx, p.key); err != nil {
+		s.o.Log.WarnContext(ctx, "pod is stopped although not every proxy knows", "pod", p.key, "error", err)
+	}
 }
 
 func (s *Supervisor) log(ctx context.Context, p *instance, what string, err error) {

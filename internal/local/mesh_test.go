@@ -93,6 +93,8 @@ type world struct {
 	output []string          // "pod/container: line"
 	gone   []string          // keys
 	finals map[string]string // key to the last metrics
+
+	unlisted chan struct{} // until it is closed, proxies do not learn of ends; nil is at once
 }
 
 // open starts a control plane in dir. The returned function ends it, leaving the
@@ -116,7 +118,7 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 	w.sup, err = local.New(local.Options{
 		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: binaries.proxy, Net: testNet,
 		XDSSocket: filepath.Join(dir, "xds.sock"), ControlSocket: filepath.Join(dir, "control.sock"),
-		Index: w.plane.Index, Claim: w.plane.Claim, Release: w.plane.Release, Log: logger,
+		Index: w.plane.Index, Claim: w.plane.Claim, Unlisted: w.awaitUnlisted, Release: w.plane.Release, Log: logger,
 		Hooks: local.Hooks{
 			WorkloadChanged: w.plane.SetWorkload,
 			WorkloadGone: func(key string) {
@@ -166,6 +168,22 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 func listen(path string) (net.Listener, error) {
 	os.Remove(path)
 	return net.Listen("unix", path)
+}
+
+// awaitUnlisted stands for the proxies that learn of the end of a pod.
+func (w *world) awaitUnlisted(ctx context.Context, _ string) error {
+	w.mu.Lock()
+	unlisted := w.unlisted
+	w.mu.Unlock()
+	if unlisted == nil {
+		return nil
+	}
+	select {
+	case <-unlisted:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (w *world) final(rw http.ResponseWriter, r *http.Request) {

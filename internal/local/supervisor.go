@@ -46,7 +46,11 @@ type Options struct {
 	Index   func(key string) (mesh.Index, error)
 	Claim   func(key string, number mesh.Index) error
 	Release func(key string)
-	Hooks   Hooks
+	// Unlisted returns when all proxies have learned that the workload with a Key
+	// is not ready, or at the end of ctx, with an error that says who has not. It
+	// may be nil. It is called from several goroutines at once.
+	Unlisted func(ctx context.Context, key string) error
+	Hooks    Hooks
 	// Output is called with each line that programs write (without the line
 	// feed), in order for each container. It may be nil.
 	Output func(pod, container string, line []byte)

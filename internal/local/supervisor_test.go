@@ -555,6 +555,43 @@ func TestStopWithoutRunEnds(t *testing.T) {
 	_, _ = reopen(t, dir) // whose end stops the pod
 }
 
+// A pod that is replaced is told to stop only when the proxies know that it is no
+// endpoint any more, and serves until then.
+func TestStopWaitsForTheProxies(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	p := w.settled(t)[0]
+	unlisted := make(chan struct{})
+	w.mu.Lock()
+	w.unlisted = unlisted
+	w.mu.Unlock()
+	w.apply(t)
+	eventually(t, 5*time.Second, func() error {
+		for s := range w.plane.Watch(t.Context()) {
+			if len(s.Workloads) == 1 && s.Workloads[0].Ready {
+				return errors.New("still ready")
+			}
+			break
+		}
+		return nil
+	})
+	client := pod.NewClient(filepath.Join(w.dir, "pods", p.Workload.Key()))
+	defer client.Close()
+	if st, err := client.Status(t.Context()); err != nil || st.Stopping {
+		t.Errorf("stopping before the proxies know: %+v, %v", st, err)
+	}
+	if _, err := get(&p, "/"); err != nil {
+		t.Errorf("refused before the proxies know: %v", err)
+	}
+	close(unlisted)
+	eventually(t, 10*time.Second, func() error {
+		if n := len(w.sup.Pods()); n > 0 {
+			return fmt.Errorf("%d pods are left", n)
+		}
+		return nil
+	})
+}
+
 func TestUsage(t *testing.T) {
 	w := newWorld(t)
 	w.apply(t, deployment("web", 1, "serve", "8080"))

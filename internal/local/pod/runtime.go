@@ -13,8 +13,9 @@ import (
 )
 
 // EndpointPropagation is how long a pod that is told to stop goes on serving
-// new requests: the time in which all proxies of the mesh learn that it is no
-// endpoint any more (debounce of the control plane 100 ms, push, and slack).
+// new requests. The supervisor has told it only when all connected proxies knew
+// (local.Options.Unlisted); this is for requests that were on their way, and for
+// pods that others tell to stop.
 const EndpointPropagation = 500 * time.Millisecond
 
 // Bounds of how long requests in flight may hold up the end of a pod: when

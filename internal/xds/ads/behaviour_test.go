@@ -437,6 +437,53 @@ func TestStuckClient(t *testing.T) {
 	}
 }
 
+// TestConverged: who answers is waited for, and who does not is named.
+func TestConverged(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(5), 0)
+	p.serve(t, socket)
+	n := startClient(t, socket, "healthy", "")
+	n.wants(t, world(5))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for i := range 3 {
+		p.set(world(6 + i))
+		if err := p.Converged(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, st := range p.Status() {
+			for _, ty := range st.Types {
+				if !ty.InSync() || ty.Kind == xds.NDS && ty.Resources != 6+i {
+					t.Errorf("change %d: %+v", i, ty)
+				}
+			}
+		}
+	}
+	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(&discoverypb.DeltaDiscoveryRequest{Node: &corepb.Node{Id: "deaf"}, TypeUrl: xds.CDS.TypeURL()}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.Recv()
+	if err != nil {
+		t.Fatal(err)
+	}
+	soon, over := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer over()
+	err = p.Converged(soon)
+	if want := "wait for proxies deaf: context deadline exceeded"; err == nil || err.Error() != want {
+		t.Errorf("beside one that does not answer: %v, want %s", err, want)
+	}
+	if err := s.Send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.CDS.TypeURL(), ResponseNonce: m.GetNonce()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Converged(ctx); err != nil {
+		t.Errorf("after its answer: %v", err)
+	}
+}
+
 // TestThousandServices measures full and small pushes of 1,000 services with
 // 2,000 endpoints.
 func TestThousandServices(t *testing.T) {

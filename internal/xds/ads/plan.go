@@ -24,6 +24,7 @@ func (p *proxy) plan() {
 		p.refresh()
 	}
 	if p.resources == nil {
+		p.publish()
 		return
 	}
 	for k, sub := range p.subs {
@@ -53,7 +54,7 @@ func (p *proxy) plan() {
 func (p *proxy) refresh() {
 	at := p.server.lastNotified()
 	resources, err := p.server.fetch(p.node)
-	p.outdated = false
+	p.outdated, p.fetched = false, at
 	if err != nil {
 		p.server.opts.Log.Debug("proxy has no configuration yet", "node", p.node, "error", err)
 		return

@@ -34,6 +34,7 @@ type proxy struct {
 	resources *xds.Resources           // nil before the first successful fetch
 	version   string                   // fingerprint of resources
 	outdated  bool                     // a newer Snapshot exists
+	fetched   time.Time                // of the Notify before the last fetch
 	changedAt time.Time                // when the change behind resources was announced; zero once accepted
 	queue     []response               // not handed to the writer yet
 	planned   time.Time                // when plan began last
@@ -99,6 +100,9 @@ func (p *proxy) publish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status.Node, p.status.Types = p.node, types
+	if !p.outdated && p.owed() == 0 {
+		p.status.Current = p.fetched
+	}
 }
 
 // owed is how many responses the proxy has not answered or not got yet.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,10 +129,13 @@ func (s *Server) remove(p *proxy) {
 
 // ProxyStatus is what the server knows of one connected proxy.
 type ProxyStatus struct {
-	Node      string       // node id; "" before its first request
-	Connected time.Time    // since when
-	Delta     bool         // incremental protocol
-	Types     []TypeStatus // what it subscribed to, in the order of pushes
+	Node      string    // node id; "" before its first request
+	Connected time.Time // since when
+	Delta     bool      // incremental protocol
+	// Current is the last Notify whose configuration the proxy has answered
+	// wholly; zero before the first.
+	Current time.Time
+	Types   []TypeStatus // what it subscribed to, in the order of pushes
 }
 
 // TypeStatus is the state of one resource type of a proxy.
@@ -160,6 +164,35 @@ func (s *Server) Status() []ProxyStatus {
 		return cmp.Or(cmp.Compare(a.Node, b.Node), a.Connected.Compare(b.Connected))
 	})
 	return out
+}
+
+// convergePoll is how often Converged looks.
+const convergePoll = 10 * time.Millisecond
+
+// Converged returns when every connected proxy has answered for everything that
+// was announced by the last Notify before the call: it has the configuration, or
+// refused it, or there is none for it. At the end of ctx it returns an error that
+// names the proxies that are behind.
+func (s *Server) Converged(ctx context.Context) error {
+	at := s.lastNotified()
+	tick := time.NewTicker(convergePoll)
+	defer tick.Stop()
+	for {
+		var behind []string
+		for _, p := range s.Status() {
+			if p.Node != "" && p.Current.Before(at) { // without a name it has nothing yet
+				behind = append(behind, p.Node)
+			}
+		}
+		if len(behind) == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for proxies %s: %w", strings.Join(behind, ", "), ctx.Err())
+		}
+	}
 }
 
 // WriteMetrics writes the server's metrics in the Prometheus text format.
