@@ -229,6 +229,9 @@ func (h *http1Conn) account(start int64, headBytes int) {
 	x.rec = h.p.o.Recorder.Begin(h.dir, start)
 	x.rec.SetRequest(x.head.Method, x.head.Path, x.head.Authority, x.head.UserAgent)
 	x.rec.SetRequestID(x.head.RequestID)
+	if len(x.req.ForwardedFor) > 0 {
+		x.rec.SetForwardedFor(x.req.ForwardedFor)
+	}
 	x.rec.Version = "HTTP/1.1"
 	if x.req.Minor == 0 {
 		x.rec.Version = "HTTP/1.0"

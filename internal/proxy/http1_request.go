@@ -153,6 +153,7 @@ func (x *exchange) arm(up *upstream.Conn) {
 // use makes up the connection that the reaper may interrupt for h.
 func (h *http1Conn) use(up *upstream.Conn) {
 	h.watch.up.Store(up)
+	h.x.rec.UpstreamLocal = up.Local()
 	h.watch.set(phaseWait, h.x.sentAt)
 	h.x.arm(up)
 }

@@ -122,6 +122,9 @@ func (x *h2stream) begin() error {
 	x.rec = x.s.p.o.Recorder.Begin(x.s.dir, x.opened)
 	x.rec.SetRequest(x.head.Method, x.head.Path, x.head.Authority, x.head.UserAgent)
 	x.rec.SetRequestID(x.head.RequestID)
+	if from := r.Header.Get("X-Forwarded-For"); from != "" {
+		x.rec.SetForwardedFor([]byte(from))
+	}
 	x.rec.Version = h2Version
 	x.rec.Downstream, x.rec.DownstreamLocal = x.s.source, x.s.local
 	if x.head.GRPC {
@@ -219,7 +222,10 @@ func (x *h2stream) request(ctx context.Context) (*http.Request, error) {
 		target.Opaque = "//" + host + string(x.head.Path)
 	}
 	ctx = context.WithValue(ctx, h2callKey{}, &h2call{dest: &x.routed.destination})
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: x.interim})
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: x.interim,
+		GotConn:        func(got httptrace.GotConnInfo) { x.rec.UpstreamLocal = upstream.LocalAddr(got.Conn) },
+	})
 	out := (&http.Request{
 		Method: r.Method, URL: target, Host: host, Header: h, Trailer: r.Trailer, ContentLength: r.ContentLength,
 		Proto: "HTTP/2.0", ProtoMajor: 2,

@@ -59,7 +59,7 @@ func (c *conn) forward(ctx context.Context, first *early, sni string) {
 		rec.Finish(failConnect.flags)
 		return
 	}
-	rec.Upstream = dest.endpoint.Addr()
+	rec.Upstream, rec.UpstreamLocal = dest.endpoint.Addr(), first.conn.Local()
 	dest.endpoint.Enter()
 	defer dest.endpoint.Leave()
 	c.watch.up.Store(first.conn)

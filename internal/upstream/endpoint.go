@@ -119,7 +119,7 @@ func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", e.addr, err)
 	}
-	c := &Conn{endpoint: e}
+	c := &Conn{endpoint: e, local: LocalAddr(nc)}
 	c.Init(nc)
 	e.conns.Add(1)
 	e.opened.Add(1)
@@ -209,9 +209,23 @@ func (e *Endpoint) Close() {
 type Conn struct {
 	Stream
 	endpoint  *Endpoint
+	local     netip.AddrPort
 	idleSince int64
 	reused    bool
 	discarded bool
+}
+
+// Local is our end of the connection; invalid if it has no such address.
+func (c *Conn) Local() netip.AddrPort { return c.local }
+
+// LocalAddr is our end of a TCP connection; invalid for any other one.
+func LocalAddr(c net.Conn) netip.AddrPort {
+	tcp, ok := c.LocalAddr().(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	a := tcp.AddrPort()
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
 // Reused reports whether the connection had carried a request before: a

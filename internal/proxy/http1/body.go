@@ -220,7 +220,7 @@ func (b *Body) trailerLine(buf []byte) (int, error) {
 		return 0, ErrTrailer
 	}
 	switch known(line[:colon]) {
-	case nameOther, nameGRPCStatus, nameRequestID:
+	case nameOther, nameForwardedFor, nameGRPCStatus, nameRequestID:
 		b.Trailer = append(b.Trailer, line[:colon]...)
 		b.Trailer = append(b.Trailer, ": "...)
 		b.Trailer = append(b.Trailer, value...)

@@ -12,6 +12,7 @@ const (
 	nameContentType
 	nameExpect
 	nameForwardedClientCert
+	nameForwardedFor
 	nameForwardedProto
 	nameGRPCStatus
 	nameHTTP2Settings
@@ -61,6 +62,8 @@ func known(b []byte) name {
 			return oneOf(b, "http2-settings", nameHTTP2Settings)
 		}
 		return oneOf(b, "content-length", nameContentLength)
+	case 15:
+		return oneOf(b, "x-forwarded-for", nameForwardedFor)
 	case 16:
 		return oneOf(b, "proxy-connection", nameProxyConnection)
 	case 17:

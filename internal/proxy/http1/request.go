@@ -25,6 +25,7 @@ type Request struct {
 	Trailers bool // TE: trailers
 
 	UserAgent, RequestID, ContentType []byte
+	ForwardedFor                      []byte // the first X-Forwarded-For field
 	hasProto                          bool
 
 	fields fields
@@ -39,7 +40,7 @@ func (r *Request) IsHead() bool { return string(r.Method) == "HEAD" }
 // Clear forgets the last request, whose memory may serve others by now.
 func (r *Request) Clear() {
 	r.Method, r.Authority, r.Path, r.Upgrade = nil, nil, nil, nil
-	r.UserAgent, r.RequestID, r.ContentType = nil, nil, nil
+	r.UserAgent, r.RequestID, r.ContentType, r.ForwardedFor = nil, nil, nil, nil
 	r.Framing, r.Length = NoBody, 0
 	r.KeepAlive, r.Expect, r.Trailers, r.hasProto = false, false, false, false
 	r.fields.head, r.fields.n = nil, 0
@@ -139,6 +140,10 @@ func (r *Request) interpret() error {
 			r.RequestID = f.valueOf(i)
 		case nameContentType:
 			r.ContentType = f.valueOf(i)
+		case nameForwardedFor:
+			if r.ForwardedFor == nil {
+				r.ForwardedFor = f.valueOf(i)
+			}
 		case nameForwardedProto:
 			r.hasProto = true
 		default:
