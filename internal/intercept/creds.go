@@ -17,7 +17,9 @@ func agentCaps() []uintptr {
 // programCaps are the capabilities that programs can ever have: Docker's default
 // set. Missing from it are, above all, those that would let a program started by
 // root leave its case or change its rules: NET_ADMIN, SYS_ADMIN, SYS_PTRACE,
-// SYS_MODULE, BPF.
+// SYS_MODULE, BPF. NET_RAW stays for ping; with it such a program may mark its
+// sockets (socket(7), SO_MARK) and so go past the redirection, but not out: there
+// is nothing in the case beyond its loopback device.
 func programCaps() []int {
 	return []int{
 		unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FSETID, unix.CAP_FOWNER, unix.CAP_MKNOD,

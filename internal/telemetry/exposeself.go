@@ -63,7 +63,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 	gauge("vitrine_telemetry_edges", "Edges kept.", float64(edges))
 	gauge("vitrine_telemetry_series", "Label sets kept for requests, messages and TCP connections.", float64(series))
 	count("vitrine_telemetry_evicted_series_total", "Label sets forgotten because they were silent.", m.evicted.Load())
-	count("vitrine_telemetry_hosts_collapsed_total", "Edges whose host became other because there were too many.", m.hostsCollapsed.Load())
+	count("vitrine_telemetry_hosts_collapsed_total", "Times that a destination was named whose host became other because there were too many.", m.hostsCollapsed.Load())
 	count("vitrine_telemetry_unattributed_total", "Requests and connections that ended without a known edge.", m.unattributed.Load())
 	count("vitrine_telemetry_double_finish_total", "Second ends of one request or connection: errors of the proxy.", m.doubleFinish.Load())
 	count("vitrine_access_log_entries_total", "Entries written to the access log.", m.logWritten.Load())
