@@ -36,7 +36,12 @@ func through(t *testing.T, dst netip.AddrPort, localhost bool, workloads ...mesh
 		}}}},
 		Clusters:  []mesh.Cluster{{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst}},
 		Workloads: workloads,
-	}); err != nil {
+	}
+	cfg.Listeners = append(cfg.Listeners, mesh.Listener{
+		Name: "0.0.0.0_" + strconv.Itoa(int(dst.Port())), Direction: mesh.Outbound, Protocol: mesh.ProtocolHTTP,
+		Address: netip.AddrPortFrom(netip.IPv4Unspecified(), dst.Port()), RouteConfig: mesh.RouteAllowAny,
+	})
+	if err := r.p.Apply(cfg); err != nil {
 		t.Fatal(err)
 	}
 	entry := rigListener{tcpListen(t), dst}
