@@ -73,7 +73,7 @@ func TestRealPrometheusAsStore(t *testing.T) {
 	m := startMesh(t, withCaller(t), "--remote-write", base+"/api/v1/write", "--query-url", base)
 	own := m.status.Prometheus
 	for _, store := range []string{own, base} {
-		meshtest.Eventually(t, 60*time.Second, func() error {
+		meshtest.Eventually(t, 2*time.Minute, func() error {
 			got, err := scalar(t, store, requests)
 			if err == nil && got != "100" {
 				err = fmt.Errorf("%s has %s requests, want 100", store, got)
@@ -113,7 +113,7 @@ func TestRealPrometheusAsStore(t *testing.T) {
 func TestPromtool(t *testing.T) {
 	m := startMesh(t, withCaller(t))
 	base := m.status.Prometheus
-	meshtest.Eventually(t, 60*time.Second, func() error {
+	meshtest.Eventually(t, 2*time.Minute, func() error {
 		out, err := command(t, "promtool", "query", "instant", base, requests)
 		if err == nil && !strings.Contains(out, "=> 100 @") {
 			err = fmt.Errorf("promtool query instant: %s", out)
