@@ -38,7 +38,13 @@ type cli struct {
 func main() {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	// A signal that the caller had ignored (nohup, a script's background job)
+	// stays so, also for the program that `vitrine run` becomes.
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+		if !signal.Ignored(sig) {
+			signal.Notify(signals, sig)
+		}
+	}
 	force := make(chan struct{})
 	go func() {
 		<-signals
@@ -53,7 +59,7 @@ func main() {
 // run executes one command line and returns the exit status: 0 success,
 // 1 failure, 2 wrong usage.
 func (c *cli) run(ctx context.Context, args []string) int {
-	root, errOut := c.rootCommand(), c.errOut
+	root, errOut := c.rootCommand(), c.errOut //nolint:contextcheck // commands get theirs when they are executed
 	root.SetArgs(args)
 	root.SetOut(c.out)
 	root.SetErr(errOut)

@@ -2,6 +2,7 @@ package metricstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -48,8 +49,18 @@ func NewRemote(base string) (*Remote, error) {
 // Close closes idle connections.
 func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
-// Handler passes requests for /api/v1 on to the server and answers 404 to all
-// others.
+// reads are the endpoints of /api/v1 that only read, as patterns of a mux. What
+// else a server has (deleting series, snapshots, writing) it asks its own
+// password for, if any: whoever may speak with us may not do it through us.
+var reads = []string{
+	"query", "query_range", "query_exemplars", "format_query", "parse_query", "features",
+	"series", "labels", "label/{name}/values", "metadata",
+	"targets", "targets/metadata", "targets/relabel_steps", "scrape_pools", "rules", "alerts", "alertmanagers",
+	"status/{what}", "status/tsdb/blocks",
+}
+
+// Handler passes requests that read from /api/v1 on to the server and answers
+// 404 to all others, 405 to other methods than GET, HEAD, OPTIONS and POST.
 func (r *Remote) Handler() http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
@@ -64,7 +75,11 @@ func (r *Remote) Handler() http.Handler {
 		},
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/api/v1/", proxy)
+	for _, path := range reads {
+		for _, method := range []string{"GET ", "POST ", "OPTIONS "} {
+			mux.Handle(method+"/api/v1/"+path, proxy)
+		}
+	}
 	return mux
 }
 
@@ -108,6 +123,11 @@ func (r *Remote) QueryRange(ctx context.Context, expr string, start, end time.Ti
 
 func (r *Remote) result(expr string, v model.Value, warnings v1.Warnings, err error) (Result, error) {
 	if err != nil {
+		// Of a server error the client keeps the body apart: it has the cause.
+		var answer struct{ Error string }
+		if e, ok := errors.AsType[*v1.Error](err); ok && json.Unmarshal([]byte(e.Detail), &answer) == nil && answer.Error != "" {
+			err = fmt.Errorf("%w: %s", err, answer.Error)
+		}
 		return Result{}, fmt.Errorf("query %q at %s: %w", expr, r.url.Redacted(), err)
 	}
 	out := Result{Type: ResultType(v.Type().String()), Warnings: warnings}
