@@ -136,6 +136,68 @@ func TestRunForwardsSignals(t *testing.T) {
 	}
 }
 
+// TestRunLeavesIgnoredSignalsIgnored: what nohup or a script's background job
+// ignores (SIGHUP and SIGINT), the program ignores too. The Go runtime keeps no
+// other signal ignored.
+func TestRunLeavesIgnoredSignalsIgnored(t *testing.T) {
+	w := newWorld(t)
+	for name, sig := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT} {
+		t.Run(name, func(t *testing.T) {
+			inner, _ := w.foreground(t, "sh", "-c", "echo up; cat; exit 7")
+			cmd := exec.Command("sh", append([]string{"-c", `trap "" ` + name + `; exec "$@"`, "sh"}, inner.Args...)...)
+			cmd.Env = inner.Env
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewReader(stdout)
+			expect := func(want string) {
+				t.Helper()
+				if got, err := lines.ReadString('\n'); got != want || err != nil {
+					t.Fatalf("read %q, %v; want %q", got, err, want)
+				}
+			}
+			expect("up\n")
+			if err := errors.Join(cmd.Process.Signal(sig), ignores(cmd.Process.Pid, sig)); err != nil {
+				t.Error(err)
+			}
+			if _, err := io.WriteString(stdin, "still here\n"); err != nil {
+				t.Fatal(err)
+			}
+			expect("still here\n")
+			stdin.Close()
+			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
+				t.Errorf("it ended with %v, want exit status 7", err)
+			}
+		})
+	}
+}
+
+// ignores is an error unless the process ignores sig.
+func ignores(pid int, sig syscall.Signal) error {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err
+	}
+	_, rest, _ := strings.Cut(string(data), "SigIgn:\t")
+	line, _, _ := strings.Cut(rest, "\n")
+	var mask uint64
+	if _, err := fmt.Sscanf(line, "%x", &mask); err != nil {
+		return err
+	}
+	if mask&(1<<(sig-1)) == 0 {
+		return fmt.Errorf("process %d does not ignore %v (mask %x)", pid, sig, mask)
+	}
+	return nil
+}
+
 func TestFilesAndDirectoriesOfAPod(t *testing.T) {
 	w := newWorld(t)
 	set := deployment("job", 1)

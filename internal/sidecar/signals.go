@@ -19,8 +19,16 @@ import (
 func (s *sidecar) handleSignals(ctx context.Context) *sync.WaitGroup {
 	c := make(chan os.Signal, 16)
 	if s.b.Foreground {
-		signal.Notify(c, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
-			syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGALRM)
+		// A signal that the caller had ignored (nohup, a script's background job)
+		// stays so, for the program too: handling it here would end that.
+		for _, sig := range []os.Signal{
+			syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1,
+			syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGTSTP, syscall.SIGCONT, syscall.SIGALRM,
+		} {
+			if !signal.Ignored(sig) {
+				signal.Notify(c, sig)
+			}
+		}
 	} else {
 		// The supervisor's terminal is not ours, but another one may be.
 		signal.Ignore(syscall.SIGHUP)
