@@ -316,6 +316,50 @@ func TestRemoteHandler(t *testing.T) {
 	}
 }
 
+// What changes something at a remote server is not passed on.
+func TestRemotePassesOnlyReads(t *testing.T) {
+	asked := ""
+	far := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = r.Method + " " + r.URL.Path }))
+	t.Cleanup(far.Close)
+	remote, err := NewRemote(far.URL + "/prometheus")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(remote.Close)
+	h := remote.Handler()
+	for request, want := range map[string]int{
+		"GET /api/v1/query":                          200,
+		"POST /api/v1/query_range":                   200,
+		"HEAD /api/v1/labels":                        200,
+		"GET /api/v1/label/__name__/values":          200,
+		"GET /api/v1/status/buildinfo":               200,
+		"GET /api/v1/rules":                          200,
+		"POST /api/v1/admin/tsdb/delete_series":      404,
+		"PUT /api/v1/admin/tsdb/snapshot":            404,
+		"POST /api/v1/write":                         404,
+		"POST /api/v1/read":                          404,
+		"DELETE /api/v1/series":                      405,
+		"PUT /api/v1/query":                          405,
+		"POST /api/v1/label/../admin/tsdb/snapshot":  307, // to the path without dots
+		"POST /api/v1/label/%2e%2e/values":           404,
+		"POST /api/v1/status/..%2fadmin%2ftsdb%2fx":  404,
+		"POST /api/v1/notifications/live":            404,
+		"POST /-/reload":                             404,
+		"GET /api/v1/status/../admin/tsdb/snapshot2": 307,
+	} {
+		method, path, _ := strings.Cut(request, " ")
+		asked = ""
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), method, path, nil))
+		if w.Code != want {
+			t.Errorf("%s: status %d, want %d", request, w.Code, want)
+		}
+		if passed := method + " /prometheus" + path; want == 200 && asked != passed || want != 200 && asked != "" {
+			t.Errorf("%s: the server was asked %q", request, asked)
+		}
+	}
+}
+
 // A query beyond the limits fails, and others go on.
 func TestLimits(t *testing.T) {
 	r := start(t, Options{Limits: Limits{MaxSamples: 50, Timeout: 10 * time.Second, Concurrency: 1, ScrapeSamples: 20}})

@@ -75,9 +75,19 @@ func (r *Remote) Handler() http.Handler {
 		},
 	}
 	mux := http.NewServeMux()
+	pass := func(w http.ResponseWriter, req *http.Request) {
+		// Encoded slashes and dots would name another path to who decodes first.
+		for _, part := range []string{req.PathValue("name"), req.PathValue("what")} {
+			if part == "." || part == ".." || strings.Contains(part, "/") {
+				http.NotFound(w, req)
+				return
+			}
+		}
+		proxy.ServeHTTP(w, req)
+	}
 	for _, path := range reads {
 		for _, method := range []string{"GET ", "POST ", "OPTIONS "} {
-			mux.Handle(method+"/api/v1/"+path, proxy)
+			mux.HandleFunc(method+"/api/v1/"+path, pass)
 		}
 	}
 	return mux
