@@ -30,6 +30,7 @@ func (c *conn) elsewhere(ctx context.Context, d *destination, rec *telemetry.Rec
 	if i < 0 || cl.Members[i].Endpoint == d.endpoint {
 		return false
 	}
+	d.endpoint.Failed(false)
 	d.endpoint.Leave()
 	d.endpoint = cl.Members[i].Endpoint
 	d.endpoint.Enter()

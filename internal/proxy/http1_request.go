@@ -133,7 +133,7 @@ func (h *http1Conn) open(ctx context.Context) (*upstream.Conn, *failure) {
 	switch {
 	case verdict(h.watch.verdict.Load()) == verdictGone, h.watch.forced.Load():
 		return nil, failGone
-	case errors.Is(ctx.Err(), context.DeadlineExceeded): // the route's; that of the cluster is not in ctx
+	case x.deadline > 0 && x.sentAt >= x.deadline: // ctx itself may end a moment after the dial
 		return nil, failTimeout
 	}
 	x.rec.FailureReason = err.Error()
@@ -271,9 +271,11 @@ func (h *http1Conn) failureOf(err error) *failure {
 // whether the connection can serve another one.
 func (h *http1Conn) fail(f *failure) bool {
 	if f == nil || f == failGone {
+		h.entered.Abandoned()
 		h.abandon()
 		return false
 	}
+	h.entered.Failed(f == failTimeout)
 	h.answerLocally(f)
 	return h.finishLocal()
 }
@@ -330,9 +332,11 @@ func (h *http1Conn) failStreaming(err error, pump *bodyPump) bool {
 	h.x.rec.BytesReceived += pump.received
 	h.x.answer.Release()
 	if pumpState(pump.state.Load()) == pumpRejected {
+		h.entered.Abandoned()
 		return h.rejectBody(pump.reject)
 	}
 	if errors.Is(err, errStalled) && !pump.complete() {
+		h.entered.Abandoned()
 		h.x.closing = true
 		h.answerLocally(failUpload)
 		h.linger()

@@ -52,6 +52,9 @@ func (h *http1Conn) respond(ctx context.Context, up *upstream.Conn, pump *bodyPu
 	x.resBody.Start(x.res.Framing, x.res.Length)
 	x.answer.Skip(h.writeResponseHead(n, framing))
 	err = h.relayBody(up, pump, framing)
+	if x.rec.Code >= 500 && (err == nil || x.started) {
+		h.entered.Failed(false)
+	}
 	return h.complete(up, pump, err)
 }
 

@@ -90,13 +90,26 @@ func (x *h2stream) serve(ctx context.Context) (reset bool) {
 	}
 	x.rec.Cluster, x.rec.Upstream = x.routed.cluster.Name, x.routed.endpoint.Addr()
 	x.routed.endpoint.Enter()
-	defer func() { x.routed.endpoint.Leave() }() // of the last one that was tried
+	defer x.leave()
 	if x.routed.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, x.routed.timeout)
 		defer cancel()
 	}
 	return x.exchange(ctx)
+}
+
+// leave ends the request at its endpoint, the last one that was tried.
+func (x *h2stream) leave() {
+	const ours = telemetry.FlagUF | telemetry.FlagUC | telemetry.FlagUR | telemetry.FlagUT | telemetry.FlagUPE
+	e := x.routed.endpoint
+	switch {
+	case x.rec.Code >= http.StatusInternalServerError, x.rec.Flags&ours != 0:
+		e.Failed(x.rec.Flags&telemetry.FlagUT != 0)
+	case x.rec.Code == 0:
+		e.Abandoned()
+	}
+	e.Leave()
 }
 
 // begin makes the head and the record. An error means a path that is refused.
@@ -352,7 +365,7 @@ func (x *h2stream) broke(ctx context.Context, err error) (reset bool) {
 	switch {
 	case x.r.Context().Err() != nil, x.body != nil && x.body.failed() != nil:
 		return x.gone()
-	case ctx.Err() != nil:
+	case expired(ctx):
 		return x.fail(failTimeout)
 	case errors.As(err, &dial):
 		x.rec.FailureReason = err.Error()
@@ -374,6 +387,13 @@ func (x *h2stream) broke(ctx context.Context, err error) (reset bool) {
 		return x.fail(failUpstream)
 	}
 	return x.fail(failReset)
+}
+
+// expired reports whether ctx has ended, or its deadline has passed: what obeys
+// the deadline may return a moment before ctx itself ends.
+func expired(ctx context.Context) bool {
+	at, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !time.Now().Before(at)
 }
 
 // fail answers with a failure of the proxy's own, or resets a response that has

@@ -101,6 +101,7 @@ func (v *configView) Clusters() []admin.ClusterStatus {
 				Address: addr, Hostname: e.Workload, Weight: e.Weight,
 				CxActive: e.ActiveConnections, CxTotal: e.TotalConnection,
 				RqActive: e.ActiveRequests, RqTotal: e.TotalRequests,
+				CxConnectFail: e.ConnectFailures, RqSuccess: e.Succeeded, RqError: e.FailedRequests, RqTimeouts: e.Timeouts,
 			})
 		}
 		out = append(out, cs)

@@ -40,6 +40,8 @@ type Endpoint struct {
 	conns    atomic.Int64
 	opened   atomic.Uint64
 
+	refused, failed, timedOut, abandoned atomic.Uint64
+
 	mu     sync.Mutex // guards all below
 	idle   []*Conn    // the last is the most recently used
 	reaped int        // the idle connections that Reap looks at next begin here
@@ -65,6 +67,19 @@ func (e *Endpoint) Enter() {
 // Leave ends what Enter began.
 func (e *Endpoint) Leave() { e.active.Add(-1) }
 
+// Failed says that the request in flight got no response, or one of the 500s;
+// timedOut that it took too long.
+func (e *Endpoint) Failed(timedOut bool) {
+	e.failed.Add(1)
+	if timedOut {
+		e.timedOut.Add(1)
+	}
+}
+
+// Abandoned says that the client of the request in flight went, or broke a rule,
+// before there was a response.
+func (e *Endpoint) Abandoned() { e.abandoned.Add(1) }
+
 // Active is the number of requests (or opaque connections) in flight.
 func (e *Endpoint) Active() int64 { return e.active.Load() }
 
@@ -73,6 +88,10 @@ type Counts struct {
 	ActiveRequests, TotalRequests      uint64
 	ActiveConnections, TotalConnection uint64
 	IdleConnections                    int
+	ConnectFailures                    uint64
+	// What became of requests: with the abandoned and the active ones they are
+	// all. Timeouts are among the failed.
+	Succeeded, FailedRequests, Timeouts uint64
 }
 
 // Counts reads the figures; they are each exact, but not of one instant.
@@ -80,8 +99,13 @@ func (e *Endpoint) Counts() Counts {
 	e.mu.Lock()
 	idle := len(e.idle)
 	e.mu.Unlock()
+	// The total is read last: what ends meanwhile does not make it too small.
+	failed, others, active := e.failed.Load(), e.abandoned.Load(), uint64(max(e.active.Load(), 0))
+	total := e.requests.Load()
 	return Counts{
-		ActiveRequests: uint64(max(e.active.Load(), 0)), TotalRequests: e.requests.Load(),
+		ActiveRequests: active, TotalRequests: total,
+		Succeeded: total - min(total, failed+others+active), FailedRequests: failed, Timeouts: e.timedOut.Load(),
+		ConnectFailures:   e.refused.Load(),
 		ActiveConnections: uint64(max(e.conns.Load(), 0)), TotalConnection: e.opened.Load(),
 		IdleConnections: idle,
 	}
@@ -117,6 +141,7 @@ func (e *Endpoint) Get(now int64) *Conn {
 func (e *Endpoint) Dial(ctx context.Context) (*Conn, error) {
 	nc, err := e.dial(ctx)
 	if err != nil {
+		e.refused.Add(1)
 		return nil, fmt.Errorf("connect to %s: %w", e.addr, err)
 	}
 	c := &Conn{endpoint: e, local: LocalAddr(nc)}

@@ -1,0 +1,84 @@
+package proxy
+
+import (
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/upstream"
+)
+
+// The figures of an endpoint say what became of the requests sent to it, the same
+// for both versions of HTTP.
+func TestEndpointsKnowWhatBecameOfRequests(t *testing.T) {
+	codes := map[string]int{"/": http.StatusOK, "/missing": http.StatusNotFound, "/bad": http.StatusInternalServerError}
+	for _, proto := range []mesh.Protocol{mesh.ProtocolHTTP, mesh.ProtocolHTTP2} {
+		t.Run(proto.String(), func(t *testing.T) {
+			asked := make(chan struct{}, 10)
+			ln := tcpListen(t)
+			var p http.Protocols
+			p.SetHTTP1(true)
+			p.SetUnencryptedHTTP2(true)
+			srv := &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked <- struct{}{}
+				if code := codes[r.URL.Path]; code != 0 {
+					w.WriteHeader(code)
+				} else {
+					<-r.Context().Done()
+				}
+			})}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = srv.Serve(ln)
+			}()
+			t.Cleanup(func() {
+				srv.Close()
+				<-done
+			})
+			run := func(timeout time.Duration, want upstream.Counts, paths ...string) {
+				h := startHop(t, webConfig(proto, timeout, addrPort(ln).String()), nil)
+				counts := func() upstream.Counts { return h.p.Stats().Clusters[0].Endpoints[0].Counts }
+				for _, path := range paths {
+					c := h.dial(t)
+					if proto == mesh.ProtocolHTTP2 {
+						h2Raw(t, c).request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", path)
+					} else if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
+						t.Fatal(err)
+					}
+					<-asked
+					if timeout == 0 { // the client gives up
+						c.SetLinger(0)
+						c.Close()
+					}
+					until(t, path+" has ended", func() bool { return counts().ActiveRequests == 0 })
+				}
+				ignore := cmpopts.IgnoreFields(upstream.Counts{}, "ActiveConnections", "TotalConnection", "IdleConnections")
+				if diff := cmp.Diff(want, counts(), ignore); diff != "" {
+					t.Errorf("%v: (-want +got)\n%s", paths, diff)
+				}
+			}
+			run(2*time.Second, upstream.Counts{TotalRequests: 4, Succeeded: 2, FailedRequests: 2, Timeouts: 1}, "/", "/missing", "/bad", "/late")
+			run(0, upstream.Counts{TotalRequests: 1}, "/late")
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, closedPort(t).String()), nil)
+		c := h.dial(t)
+		if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(c); err != nil {
+			t.Fatal(err)
+		}
+		want := upstream.Counts{TotalRequests: 1, FailedRequests: 1, ConnectFailures: 1}
+		if got := h.p.Stats().Clusters[0].Endpoints[0].Counts; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	})
+}
