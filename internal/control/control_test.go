@@ -438,19 +438,6 @@ func TestMetricNames(t *testing.T) {
 	}
 }
 
-func TestNodeKey(t *testing.T) {
-	w := workload("shop", "web", "1.x", true)
-	w.IP = mesh.IP(77, 5)
-	if key, err := NodeKey(w.NodeID()); err != nil || key != w.Key() {
-		t.Errorf("key %q (%v), want %q", key, err, w.Key())
-	}
-	for _, bad := range []string{"", "sidecar~1.2.3.4~a.b~c.svc.cluster.local", "sidecar~1.2.3.4~.b~b.svc.cluster.local", "a~b~c"} {
-		if key, err := NodeKey(bad); err == nil {
-			t.Errorf("node id %q gives key %q, want an error", bad, key)
-		}
-	}
-}
-
 // A disk that stalls delays the Snapshot whose addresses it is to keep, and
 // nothing else.
 func TestStalledDiskHoldsUpNobody(t *testing.T) {

@@ -29,20 +29,6 @@ func View(s *mesh.Snapshot, workload string) (*mesh.NodeConfig, error) {
 	return newViewCache(s).view(workload)
 }
 
-// NodeKey finds the workload key in a node id as mesh.Workload.NodeID makes it.
-func NodeKey(nodeID string) (string, error) {
-	parts := strings.Split(nodeID, "~")
-	if len(parts) != 4 {
-		return "", fmt.Errorf("node id %q: want type~ip~name.namespace~domain", nodeID)
-	}
-	namespace, _, ok := strings.Cut(parts[3], ".svc.")
-	name, found := strings.CutSuffix(parts[2], "."+namespace)
-	if !ok || !found || namespace == "" || name == "" {
-		return "", fmt.Errorf("node id %q: %q is not NAME.NAMESPACE of domain %q", nodeID, parts[2], parts[3])
-	}
-	return namespace + "/" + name, nil
-}
-
 // viewCache keeps the parts of the views of one Snapshot that are the same for
 // all workloads, or for all of a namespace. Safe for concurrent use.
 type viewCache struct {

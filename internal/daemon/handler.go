@@ -106,7 +106,7 @@ func (m *Mesh) Status() Status {
 func (m *Mesh) pods() []Pod {
 	proxies := map[string]ads.ProxyStatus{}
 	for _, p := range m.xds.Status() {
-		if key, err := workloadOfNode(p.Node); err == nil {
+		if key, err := mesh.ParseNodeID(p.Node); err == nil {
 			proxies[key] = p
 		}
 	}

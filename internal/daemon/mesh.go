@@ -221,24 +221,11 @@ func (m *Mesh) buildStores() error {
 
 // nodeConfig answers a proxy's request for its configuration.
 func (m *Mesh) nodeConfig(nodeID string) (*mesh.NodeConfig, error) {
-	key, err := workloadOfNode(nodeID)
+	key, err := mesh.ParseNodeID(nodeID)
 	if err != nil {
 		return nil, err
 	}
 	return m.plane.View(key)
-}
-
-// workloadOfNode reads sidecar~IP~NAME.NAMESPACE~DOMAIN (mesh.Workload.NodeID).
-func workloadOfNode(nodeID string) (string, error) {
-	parts := strings.Split(nodeID, "~")
-	if len(parts) != 4 {
-		return "", fmt.Errorf("node id %q: want sidecar~IP~NAME.NAMESPACE~DOMAIN", nodeID)
-	}
-	dot := strings.LastIndexByte(parts[2], '.')
-	if dot < 1 || dot == len(parts[2])-1 {
-		return "", fmt.Errorf("node id %q: the third part must be NAME.NAMESPACE", nodeID)
-	}
-	return parts[2][dot+1:] + "/" + parts[2][:dot], nil
 }
 
 // listeners are the sockets of a control plane.

@@ -103,15 +103,7 @@ func inherited(services []mesh.Service, live []*pod.Bootstrap) map[netip.AddrPor
 
 // selects reports whether a workload belongs to a service.
 func selects(s *mesh.Service, w *mesh.Workload) bool {
-	if s.Namespace != w.Namespace || len(s.Selector) == 0 {
-		return false
-	}
-	for k, v := range s.Selector {
-		if w.Labels[k] != v {
-			return false
-		}
-	}
-	return true
+	return s.Namespace == w.Namespace && w.Matches(s.Selector)
 }
 
 // urlOf is how a published address is opened in a browser, or the address alone

@@ -87,19 +87,6 @@ func TestPublishedAddressesAreReserved(t *testing.T) {
 	}
 }
 
-func TestWorkloadOfNode(t *testing.T) {
-	w := mesh.Workload{Name: "web.v1-x", Namespace: "shop", IP: netip.MustParseAddr("127.77.0.2")}
-	got, err := workloadOfNode(w.NodeID())
-	if err != nil || got != "shop/web.v1-x" {
-		t.Errorf("%q, %v", got, err)
-	}
-	for _, id := range []string{"", "sidecar~1~a~b", "sidecar~1~a.~b", "sidecar~1~.a~b", "a~b~c"} {
-		if got, err := workloadOfNode(id); err == nil {
-			t.Errorf("%q gave %q", id, got)
-		}
-	}
-}
-
 func TestLabelName(t *testing.T) {
 	if got := labelName("service.istio.io/canonical-name"); got != "service_istio_io_canonical_name" {
 		t.Error(got)

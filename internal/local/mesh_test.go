@@ -106,7 +106,7 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 		return nil, nil, err
 	}
 	server, err := ads.NewServer(ads.ServerOptions{Log: logger, Config: func(node string) (*mesh.NodeConfig, error) {
-		key, err := control.NodeKey(node)
+		key, err := mesh.ParseNodeID(node)
 		if err != nil {
 			return nil, err
 		}

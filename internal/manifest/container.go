@@ -137,15 +137,8 @@ func (s *setObject) checkPorts() {
 
 // matches reports whether a Service's selector finds the replicas of s.
 func (s *setObject) matches(namespace string, selector map[string]string) bool {
-	if len(selector) == 0 || s.set.Namespace != namespace {
-		return false
-	}
-	for k, v := range selector {
-		if got, ok := s.set.Labels[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
+	replica := mesh.Workload{Labels: s.set.Labels}
+	return s.set.Namespace == namespace && replica.Matches(selector)
 }
 
 // portNamed finds a declared port by name.

@@ -1,9 +1,11 @@
 package mesh
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Names that stand for "not known", as Istio writes them.
@@ -79,6 +81,21 @@ func (w *Workload) WirePortOf(port uint16) (netip.AddrPort, bool) {
 // in Istio's form: sidecar~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN.
 func (w *Workload) NodeID() string {
 	return "sidecar~" + w.IP.String() + "~" + w.Name + "." + w.Namespace + "~" + w.Namespace + ".svc." + DefaultDomain
+}
+
+// ParseNodeID finds the workload's Key in a node id of NodeID's form, of any
+// domain and any kind of node (gateways have another first part).
+func ParseNodeID(id string) (key string, err error) {
+	parts := strings.Split(id, "~")
+	if len(parts) != 4 {
+		return "", fmt.Errorf("node id %q: want sidecar~IP~NAME.NAMESPACE~NAMESPACE.svc.DOMAIN", id)
+	}
+	namespace, _, ok := strings.Cut(parts[3], ".svc.")
+	name, found := strings.CutSuffix(parts[2], "."+namespace)
+	if !ok || !found || namespace == "" || name == "" {
+		return "", fmt.Errorf("node id %q: %q is not NAME.NAMESPACE of domain %q", id, parts[2], parts[3])
+	}
+	return namespace + "/" + name, nil
 }
 
 // Key is namespace/name, unique in a mesh.
