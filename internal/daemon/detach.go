@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
 
 // settleTimeout is how long a detached mesh may take until every program is
@@ -36,7 +39,7 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
 	}
 	logPath := filepath.Join(cfg.DataDir, "vitrine.log")
-	log, err := os.OpenFile(logPath, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	log, err := freshLog(logPath)
 	if err != nil {
 		return Status{}, fmt.Errorf("open the mesh's log: %w (choose another directory with --data-dir)", err)
 	}
@@ -57,6 +60,23 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	return waitSettled(ctx, NewClient(cfg.RunDir), ended, logPath, progress)
+}
+
+// freshLog opens an empty log. What the runs before wrote, why the last one died
+// above all, is kept as PATH.1 and PATH.2.
+func freshLog(path string) (*os.File, error) {
+	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
+		for i := pod.LogFiles - 1; i > 0; i-- {
+			from := path
+			if i > 1 {
+				from += "." + strconv.Itoa(i-1)
+			}
+			if err := os.Rename(from, path+"."+strconv.Itoa(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return nil, err
+			}
+		}
+	}
+	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 }
 
 // waitSettled asks until everything is ready, the process ends, or there is no
