@@ -273,5 +273,5 @@ func h2streamID(w http.ResponseWriter) uint32 {
 	if !v.CanUint() {
 		return 0
 	}
-	return uint32(v.Uint()) //nolint:gosec // stream numbers have 31 bits
+	return uint32(v.Uint()) // stream numbers have 31 bits
 }

@@ -151,7 +151,7 @@ func TestHTTP2EndpointLeavesWhileItIsChosen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		res, err := s.transport.RoundTrip(req)
+		res, err := s.transport.RoundTrip(req) //nolint:staticcheck // see http2.go
 		if err != nil {
 			t.Fatal(err)
 		}

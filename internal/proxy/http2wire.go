@@ -1,5 +1,4 @@
 //lint:file-ignore SA1019 see http2.go
-//nolint:staticcheck // as above, for golangci-lint
 package proxy
 
 import (

@@ -189,7 +189,7 @@ func (p *Proxy) admit() bool {
 // take serves a connection that b accepted.
 func (p *Proxy) take(ctx context.Context, serving *sync.WaitGroup, b *bound, nc *net.TCPConn) {
 	if !p.admit() {
-		nc.Close()
+		_ = nc.Close() // it was never used
 		return
 	}
 	source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())

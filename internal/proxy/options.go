@@ -113,5 +113,5 @@ func defaultMaxInbound() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil || limit.Cur > 4*most {
 		return most
 	}
-	return max((int(limit.Cur)-reserve)*3/4/2, fewest) //nolint:gosec // bounded above
+	return max((int(limit.Cur)-reserve)*3/4/2, fewest)
 }
