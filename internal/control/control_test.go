@@ -449,7 +449,7 @@ func TestStalledDiskHoldsUpNobody(t *testing.T) {
 		ended := make(chan error)
 		go func() { ended <- p.Run(ctx) }()
 		p.SetWorkload(workload("shop", "web", "a", true))
-		<-time.After(time.Second) // of virtual time: Run waits for the disk
+		<-time.NewTimer(time.Second).C // of virtual time: Run waits for the disk
 		for i := range 3 {
 			if _, err := p.Index(fmt.Sprintf("shop/cart-%d", i)); err != nil {
 				t.Error(err)

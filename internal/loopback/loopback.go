@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -38,12 +39,7 @@ func names(hostport string, self []netip.Addr) bool {
 	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
 	if addr, err := netip.ParseAddr(host); err == nil {
 		addr = addr.Unmap()
-		for _, s := range self {
-			if addr == s {
-				return true
-			}
-		}
-		return addr.IsLoopback()
+		return addr.IsLoopback() || slices.Contains(self, addr)
 	}
 	host = strings.ToLower(strings.TrimSuffix(host, "."))
 	return host == "localhost" || strings.HasSuffix(host, ".localhost")

@@ -49,16 +49,6 @@ func NewRemote(base string) (*Remote, error) {
 // Close closes idle connections.
 func (r *Remote) Close() { r.client.CloseIdleConnections() }
 
-// reads are the endpoints of /api/v1 that only read, as patterns of a mux. What
-// else a server has (deleting series, snapshots, writing) it asks its own
-// password for, if any: whoever may speak with us may not do it through us.
-var reads = []string{
-	"query", "query_range", "query_exemplars", "format_query", "parse_query", "features",
-	"series", "labels", "label/{name}/values", "metadata",
-	"targets", "targets/metadata", "targets/relabel_steps", "scrape_pools", "rules", "alerts", "alertmanagers",
-	"status/{what}", "status/tsdb/blocks",
-}
-
 // Handler passes requests that read from /api/v1 on to the server and answers
 // 404 to all others, 405 to other methods than GET, HEAD, OPTIONS and POST.
 func (r *Remote) Handler() http.Handler {
@@ -85,7 +75,14 @@ func (r *Remote) Handler() http.Handler {
 		}
 		proxy.ServeHTTP(w, req)
 	}
-	for _, path := range reads {
+	// What else a server has (deleting series, snapshots, writing) it asks its own
+	// password for, if any: whoever may speak with us may not do it through us.
+	for _, path := range []string{
+		"query", "query_range", "query_exemplars", "format_query", "parse_query", "features",
+		"series", "labels", "label/{name}/values", "metadata",
+		"targets", "targets/metadata", "targets/relabel_steps", "scrape_pools", "rules", "alerts", "alertmanagers",
+		"status/{what}", "status/tsdb/blocks",
+	} {
 		for _, method := range []string{"GET ", "POST ", "OPTIONS "} {
 			mux.HandleFunc(method+"/api/v1/"+path, pass)
 		}
