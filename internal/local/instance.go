@@ -174,8 +174,12 @@ func (s *Supervisor) process(ctx context.Context, p *instance) (*process, error)
 		if !s.pause(ctx, p, 20*time.Millisecond) {
 			return nil, nil
 		}
+		_, ended := pod.ReadFinal(p.boot.RunDir)
 		if proc, err := attach(p.boot.RunDir); proc != nil || err != nil {
 			return proc, err
+		}
+		if ended { // it came and went between two looks
+			return nil, nil
 		}
 	}
 	return nil, errors.New("the program did not appear")
