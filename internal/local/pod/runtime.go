@@ -74,7 +74,7 @@ func New(o Options) *Runtime {
 		changed: make(chan struct{}),
 		status: Status{
 			Namespace: b.Workload.Namespace, Name: b.Workload.Name,
-			PID: os.Getpid(), StartTicks: startTicks(os.Getpid()),
+			PID:   os.Getpid(),
 			Phase: Pending, Reason: ReasonCreating, Started: time.Now(),
 		},
 	}

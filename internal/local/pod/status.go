@@ -46,16 +46,15 @@ const (
 
 // Status is the state of a pod at one moment.
 type Status struct {
-	Namespace  string    `json:"namespace"`
-	Name       string    `json:"name"`
-	PID        int       `json:"pid"`        // of the pod's own process, in the host's numbering
-	StartTicks uint64    `json:"startTicks"` // of that process, clock ticks since boot (/proc/PID/stat, field 22)
-	Phase      Phase     `json:"phase"`
-	Reason     string    `json:"reason,omitempty"`
-	Message    string    `json:"message,omitempty"`
-	Ready      bool      `json:"ready"`
-	Stopping   bool      `json:"stopping,omitempty"`
-	Started    time.Time `json:"started"`
+	Namespace string    `json:"namespace"`
+	Name      string    `json:"name"`
+	PID       int       `json:"pid"` // of the pod's own process, in the host's numbering
+	Phase     Phase     `json:"phase"`
+	Reason    string    `json:"reason,omitempty"`
+	Message   string    `json:"message,omitempty"`
+	Ready     bool      `json:"ready"`
+	Stopping  bool      `json:"stopping,omitempty"`
+	Started   time.Time `json:"started"`
 	// Init containers come first, in the order in which they run.
 	Containers []ContainerStatus `json:"containers"`
 }
