@@ -26,15 +26,20 @@ var ErrNotRunning = errors.New("no mesh is running")
 // connection between calls and may be used by any number of goroutines.
 type Client struct {
 	socket string
+	owner  int // uid whose mesh it must be
 	http   http.Client
 }
 
-// NewClient names the run directory; "" is the current user's default.
-func NewClient(runDir string) *Client {
+// NewClient names the run directory; "" is the current user's default. The mesh
+// must be the user's own.
+func NewClient(runDir string) *Client { return NewClientOf(runDir, os.Geteuid()) }
+
+// NewClientOf is NewClient for the mesh of another user, whom the caller trusts.
+func NewClientOf(runDir string, owner int) *Client {
 	if runDir == "" {
 		runDir = DefaultRunDir()
 	}
-	c := &Client{socket: filepath.Join(runDir, controlSocket)}
+	c := &Client{socket: filepath.Join(runDir, controlSocket), owner: owner}
 	c.http.Transport = &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
@@ -46,7 +51,7 @@ func NewClient(runDir string) *Client {
 // it says is executed, so it must be the user's own: neither the directory (below
 // /tmp for who has no XDG_RUNTIME_DIR) nor the socket may be another user's.
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	if err := checkRunDir(filepath.Dir(c.socket)); err != nil {
+	if err := checkRunDir(filepath.Dir(c.socket), c.owner); err != nil {
 		return nil, err
 	}
 	var d net.Dialer
@@ -54,7 +59,7 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPeer(conn.(*net.UnixConn), os.Geteuid()); err != nil {
+	if err := checkPeer(conn.(*net.UnixConn), c.owner); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil

@@ -86,9 +86,12 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	if err != nil {
 		return 0, err
 	}
-	if m.net, err = chooseNet(cfg.RunDir, cfg.DataDir); err != nil {
+	network, claim, err := chooseNet(ctx, cfg.RunDir, cfg.DataDir)
+	if err != nil {
 		return 0, err
 	}
+	defer claim.Close()
+	m.net = network
 	if err := m.buildSources(); err != nil {
 		return 0, err
 	}

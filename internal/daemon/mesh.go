@@ -155,9 +155,12 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	defer lock.Close()
-	if m.net, err = chooseNet(m.cfg.RunDir, m.cfg.DataDir); err != nil {
+	n, claim, err := chooseNet(ctx, m.cfg.RunDir, m.cfg.DataDir)
+	if err != nil {
 		return err
 	}
+	defer claim.Close()
+	m.net = n
 	if err := os.MkdirAll(m.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
 	}

@@ -2,11 +2,15 @@ package daemon
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,16 +39,16 @@ var ErrRunning = errors.New("a mesh is already running")
 // user's own.
 var errForeign = errors.New("this is not a mesh of yours")
 
-// checkRunDir wants a directory, not a link to one, that the user owns and
+// checkRunDir wants a directory, not a link to one, that owner owns and
 // nobody else may write to: whoever else can write there could put sockets in
 // the place of ours. Of a directory that does not exist the error is
 // fs.ErrNotExist.
-func checkRunDir(dir string) error {
+func checkRunDir(dir string, owner int) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("look at run directory: %w", err)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != owner || info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("%w: run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", errForeign, dir)
 	}
 	return nil
@@ -57,7 +61,7 @@ func lockRunDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
 	}
-	if err := checkRunDir(dir); err != nil {
+	if err := checkRunDir(dir, os.Geteuid()); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
@@ -101,57 +105,75 @@ func readState(runDir string) meshState {
 
 // chooseNet finds the network byte of this mesh's IPs: the one it had before,
 // or one that no socket of this machine uses. Two meshes of different users
-// thereby get different addresses. The choice is written down with dataDir.
-func chooseNet(runDir, dataDir string) (uint8, error) {
+// thereby get different addresses. The choice is written down with dataDir. The
+// network is the caller's until the claim is closed: a mesh that starts at the
+// same moment takes another one.
+func chooseNet(ctx context.Context, runDir, dataDir string) (_ uint8, claim io.Closer, err error) {
 	s := readState(runDir)
 	if live := livePods(runDir); len(live) > 0 {
 		// Programs keep their addresses, whatever became of the file.
 		if !slices.ContainsFunc(live, func(b *pod.Bootstrap) bool { return b.Net == s.Net }) {
 			s.Net = live[0].Net
 		}
-	} else if s.Net != 0 {
-		// Another mesh may have taken the network meanwhile.
-		if used, err := usedNets(); err == nil && used[s.Net] {
-			s.Net = 0
+		if claim, err = claimNet(ctx, s.Net); err != nil {
+			return 0, nil, fmt.Errorf("take over the network of running programs: %w", err)
 		}
+	} else if s.Net, claim, err = freeNet(ctx, runDir, s.Net); err != nil {
+		return 0, nil, err
 	}
-	if s.Net == 0 {
-		var err error
-		if s.Net, err = freeNet(runDir); err != nil {
-			return 0, err
+	defer func() {
+		if err != nil {
+			claim.Close()
 		}
-	}
+	}()
 	s.DataDir = dataDir
 	data, err := json.Marshal(s)
 	if err != nil {
-		return 0, fmt.Errorf("encode mesh state: %w", err)
+		return 0, nil, fmt.Errorf("encode mesh state: %w", err)
 	}
 	if err := durable.Replace(filepath.Join(runDir, stateFile), append(data, '\n')); err != nil {
-		return 0, fmt.Errorf("write mesh state: %w", err)
+		return 0, nil, fmt.Errorf("write mesh state: %w", err)
 	}
-	return s.Net, nil
+	return s.Net, claim, nil
 }
 
-// freeNet begins with the default for root's default mesh, and with a number
-// from the directory's name for others, so that meshes seldom meet.
-func freeNet(runDir string) (uint8, error) {
+// claimNet takes a network for as long as the result is open, by an address that
+// no workload has. The kernel gives it to one process only.
+func claimNet(ctx context.Context, n uint8) (io.Closer, error) {
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", netip.AddrPortFrom(mesh.IP(n, 1), mesh.PortAdmin).String())
+	if err != nil {
+		return nil, fmt.Errorf("claim mesh network 127.%d.0.0: %w", n, err)
+	}
+	return ln, nil
+}
+
+// freeNet claims a network that nobody uses. It begins with the one that this
+// mesh had before (0 is none), then with the default for root's default mesh, and
+// with a number from the directory's name for others, so that meshes seldom meet.
+func freeNet(ctx context.Context, runDir string, before uint8) (uint8, io.Closer, error) {
 	used, err := usedNets()
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	const span = mesh.MeshNetLast - mesh.MeshNetFirst + 1
 	first := 0
-	if runDir != DefaultRunDir() || os.Geteuid() != 0 {
+	if before != 0 {
+		first = int(before) - mesh.MeshNetFirst
+	} else if runDir != DefaultRunDir() || os.Geteuid() != 0 {
 		h := fnv.New32a()
 		h.Write([]byte(runDir))
 		first = int(h.Sum32() % span)
 	}
 	for i := range span {
-		if n := uint8(mesh.MeshNetFirst + (first+i)%span); !used[n] {
-			return n, nil
+		n := uint8(mesh.MeshNetFirst + (first+i)%span)
+		if used[n] {
+			continue
+		}
+		if claim, err := claimNet(ctx, n); err == nil {
+			return n, claim, nil
 		}
 	}
-	return 0, fmt.Errorf("all %d mesh networks 127.%d.0.0 … 127.%d.0.0 are in use on this machine: stop a mesh with `vitrine down`", span, mesh.MeshNetFirst, mesh.MeshNetLast)
+	return 0, nil, fmt.Errorf("all %d mesh networks 127.%d.0.0 … 127.%d.0.0 are in use on this machine: stop a mesh with `vitrine down`", span, mesh.MeshNetFirst, mesh.MeshNetLast)
 }
 
 // usedNets reads which 127.N networks have sockets now.

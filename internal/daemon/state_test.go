@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -78,6 +79,30 @@ func livePod(t *testing.T, runDir string, net uint8) {
 	}
 }
 
+// Two meshes that start at the same moment get different networks, and a mesh
+// gets the one that it had before if that is free.
+func TestNetworkIsClaimed(t *testing.T) {
+	first, second := t.TempDir(), t.TempDir()
+	a, claim, err := chooseNet(t.Context(), first, "/data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(second, stateFile), fmt.Appendf(nil, `{"net":%d}`, a), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b, other, err := chooseNet(t.Context(), second, "/data")
+	if err != nil || b == a {
+		t.Fatalf("second network %d, %v; the first has %d", b, err, a)
+	}
+	claim.Close()
+	defer other.Close()
+	again, claim, err := chooseNet(t.Context(), first, "/data")
+	if err != nil || again != a {
+		t.Fatalf("network %d, %v; it was %d", again, err, a)
+	}
+	claim.Close()
+}
+
 // Whatever became of mesh.json, programs that still run keep their network.
 func TestNetworkOfRunningPodsIsKept(t *testing.T) {
 	const net = mesh.MeshNetFirst + 11
@@ -94,10 +119,11 @@ func TestNetworkOfRunningPodsIsKept(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(runDir, stateFile), []byte(content), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			got, err := chooseNet(runDir, "/data")
+			got, claim, err := chooseNet(t.Context(), runDir, "/data")
 			if err != nil || got != net {
-				t.Errorf("network %d, %v; want %d", got, err, net)
+				t.Fatalf("network %d, %v; want %d", got, err, net)
 			}
+			defer claim.Close()
 			if s := readState(runDir); s != (meshState{Net: net, DataDir: "/data"}) {
 				t.Errorf("written down: %+v", s)
 			}

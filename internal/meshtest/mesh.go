@@ -94,6 +94,9 @@ func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	}
 	tb.Cleanup(m.Stop)
 	m.Client = daemon.NewClient(m.runDir())
+	if m.credential != nil {
+		m.Client = daemon.NewClientOf(m.runDir(), User)
+	}
 	m.WaitSettled()
 	return m
 }
