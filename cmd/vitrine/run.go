@@ -59,7 +59,7 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 		if _, err := daemon.StartDetached(ctx, cfg, c.logLevel, nil, c.errOut); err != nil {
 			return err
 		}
-		fmt.Fprintln(c.errOut, "vitrine: started a mesh in the background; `vitrine down` stops it")
+		fmt.Fprintf(c.errOut, "vitrine: started a mesh in the background; `%s` stops it\n", c.commandLine("down"))
 	} else if err != nil {
 		return err
 	}

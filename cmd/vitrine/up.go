@@ -113,6 +113,6 @@ func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
 		fmt.Fprintf(c.out, "  %s  %s\n", o.URL, o.Service)
 	}
 	fmt.Fprintf(c.out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
-	fmt.Fprintln(c.out, "`vitrine down` stops it")
+	fmt.Fprintf(c.out, "`%s` stops it\n", c.commandLine("down"))
 	return nil
 }
