@@ -95,8 +95,11 @@ func (m *Mesh) AuditLoad(ctx context.Context, reader *LedgerReader, out io.Write
 	for {
 		l, written := reader.read()
 		if written {
-			var err error
-			if rows, note, err = m.compare(ctx, l, pods); err != nil && ctx.Err() == nil {
+			now, said, err := m.compare(ctx, l, pods)
+			switch {
+			case err == nil:
+				rows, note = now, said
+			case ctx.Err() == nil:
 				return err
 			}
 			if len(rows) > 0 && !slices.ContainsFunc(rows, func(e edgeCount) bool { return !e.agrees() }) {
