@@ -9,6 +9,8 @@ TOOLS := $(CURDIR)/.tools
 PKGS := ./...
 LOG := $(or $(TMPDIR),/tmp)/vitrine-test-$(shell id -u).log
 export CGO_ENABLED := 0
+# The demo's load reads a DURATION of its own from the environment.
+unexport DURATION
 
 .PHONY: help
 help: ## list the targets
