@@ -25,12 +25,25 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
 )
 
-// testNet is the network byte of the meshes of this package's tests, which run
-// one after the other.
-const testNet = 109
+// binaries are the real programs under test, readable by every user, and the
+// network byte of their meshes, which run one after the other.
+var binaries struct {
+	dir, proxy, self string
+	net              uint8
+}
 
-// binaries are the real programs under test, readable by every user.
-var binaries struct{ dir, proxy, self string }
+// freeNet is a network byte that nobody uses, neither another mesh nor what a
+// test that died has left.
+func freeNet() (uint8, error) {
+	var err error
+	for n := uint8(100); n < 200; n++ {
+		var l net.Listener
+		if l, err = net.Listen("tcp", netip.AddrPortFrom(mesh.IP(n, 2), mesh.PortAdmin).String()); err == nil {
+			return n, l.Close()
+		}
+	}
+	return 0, fmt.Errorf("no free network: %w", err)
+}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {
@@ -73,6 +86,10 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	binaries.proxy = filepath.Join(binaries.dir, "vitrine-proxy")
 	binaries.self = filepath.Join(binaries.dir, "program")
+	var err error
+	if binaries.net, err = freeNet(); err != nil {
+		return 0, err
+	}
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
@@ -102,7 +119,7 @@ type world struct {
 func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 	w = &world{dir: dir, finals: map[string]string{}}
 	logger := slog.New(slog.NewTextHandler(log, nil))
-	if w.plane, err = control.New(control.Options{Net: testNet, StatePath: filepath.Join(dir, "state.json"), Log: logger}); err != nil {
+	if w.plane, err = control.New(control.Options{Net: binaries.net, StatePath: filepath.Join(dir, "state.json"), Log: logger}); err != nil {
 		return nil, nil, err
 	}
 	server, err := ads.NewServer(ads.ServerOptions{Log: logger, Config: func(node string) (*mesh.NodeConfig, error) {
@@ -116,7 +133,7 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 		return nil, nil, err
 	}
 	w.sup, err = local.New(local.Options{
-		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: binaries.proxy, Net: testNet,
+		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: binaries.proxy, Net: binaries.net,
 		XDSSocket: filepath.Join(dir, "xds.sock"), ControlSocket: filepath.Join(dir, "control.sock"),
 		Index: w.plane.Index, Claim: w.plane.Claim, Unlisted: w.awaitUnlisted, Release: w.plane.Release, Log: logger,
 		Hooks: local.Hooks{

@@ -101,10 +101,11 @@ func TestRunForwardsSignals(t *testing.T) {
 	w := newWorld(t)
 	cmd, load := w.foreground(t, binaries.self, "signals")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal
-	out, err := cmd.StdoutPipe()
+	pipe, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	out := pipe.(*os.File)
 	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -112,6 +113,9 @@ func TestRunForwardsSignals(t *testing.T) {
 	lines := bufio.NewScanner(out)
 	expect := func(want string) {
 		t.Helper()
+		if err := out.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if !lines.Scan() || lines.Text() != want {
 			t.Fatalf("the program says %q, want %q (%v)", lines.Text(), want, lines.Err())
 		}
@@ -238,6 +242,9 @@ func TestRunOnATerminal(t *testing.T) {
 	lines := bufio.NewScanner(screen)
 	expect := func(want string) {
 		t.Helper()
+		if err := screen.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
 		if !lines.Scan() || strings.TrimPrefix(strings.TrimRight(lines.Text(), "\r"), "^C") != want {
 			t.Fatalf("the terminal shows %q, want %q (%v)", lines.Text(), want, lines.Err())
 		}
@@ -263,20 +270,30 @@ func TestRunOnATerminal(t *testing.T) {
 	}
 }
 
-// openTerminal makes a pseudo-terminal.
+// openTerminal makes a pseudo-terminal. Reads of the screen take a deadline.
 func openTerminal(t *testing.T) (screen, tty *os.File) {
 	t.Helper()
-	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
+	screen = os.NewFile(uintptr(fd), "/dev/ptmx")
 	t.Cleanup(func() { screen.Close() })
-	fd := int(screen.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatal(err)
 	}
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err != nil {
+		t.Fatal(err)
+	}
+	// The kernel sends SIGINT first and then flushes the terminal's output, by
+	// default: what a quick program wrote in between would be lost.
+	mode, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Lflag |= unix.NOFLSH
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, mode); err != nil {
 		t.Fatal(err)
 	}
 	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)

@@ -26,6 +26,7 @@ import (
 const (
 	supervisorEnv = "VITRINE_TEST_SUPERVISOR" // the directory to supervise in
 	binariesEnv   = "VITRINE_TEST_BINARIES"   // where the programs are
+	netEnv        = "VITRINE_TEST_NET"        // the network byte of the supervisor's mesh
 )
 
 func TestReplicasShareAPort(t *testing.T) {
@@ -396,6 +397,12 @@ func TestChildrenOfAProgramEndWithIt(t *testing.T) {
 func superviseUntilKilled(dir string) int {
 	binaries.dir = os.Getenv(binariesEnv)
 	binaries.proxy, binaries.self = filepath.Join(binaries.dir, "vitrine-proxy"), filepath.Join(binaries.dir, "program")
+	n, err := strconv.ParseUint(os.Getenv(netEnv), 10, 8)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	binaries.net = uint8(n)
 	w, _, err := open(dir, os.Stderr)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -421,7 +428,7 @@ func superviseUntilKilled(dir string) int {
 func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
 	dir := t.TempDir()
 	cmd := exec.Command(binaries.self)
-	cmd.Env = append(os.Environ(), supervisorEnv+"="+dir, binariesEnv+"="+binaries.dir)
+	cmd.Env = append(os.Environ(), supervisorEnv+"="+dir, binariesEnv+"="+binaries.dir, fmt.Sprintf("%s=%d", netEnv, binaries.net))
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	stdout, err := cmd.StdoutPipe()
@@ -642,7 +649,7 @@ func TestIdleMemory(t *testing.T) {
 			}
 			w.plane.SetWorkload(mesh.Workload{
 				Name: podName, Namespace: "default", Owner: name, OwnerKind: mesh.KindDeployment, Ready: true,
-				Labels: map[string]string{"app": name}, IP: mesh.IP(testNet, index), CaseIP: mesh.CaseIP4(index), CaseIP6: mesh.CaseIP6(index),
+				Labels: map[string]string{"app": name}, IP: mesh.IP(binaries.net, index), CaseIP: mesh.CaseIP4(index), CaseIP6: mesh.CaseIP6(index),
 				Ports: []mesh.WorkloadPort{{Port: 8080, Protocol: mesh.ProtocolHTTP, WirePort: mesh.PortWireBase}},
 			})
 		}

@@ -132,7 +132,10 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 			}
 			opts.Exemplars = append(opts.Exemplars, e)
 		}
-		ref, err := app.Append(0, lset, p.StartTimestamp(), now, v, h, fh, opts)
+		// A counter that began in this very millisecond began before this sample:
+		// without an earlier start there is no zero to increase from.
+		start := min(p.StartTimestamp(), now-1)
+		ref, err := app.Append(0, lset, start, now, v, h, fh, opts)
 		if err != nil {
 			if _, partial := errors.AsType[*storage.AppendPartialError](err); !partial {
 				return fmt.Errorf("append %s: %w", lset, err)

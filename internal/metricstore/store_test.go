@@ -2,6 +2,7 @@ package metricstore
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -329,6 +330,18 @@ func TestSuccessorIsCountedFromZero(t *testing.T) {
 	r.awaitValue(`sum_over_time(requests_total[1m]) >= bool 32`, 1)
 	a.requests.WithLabelValues("200").Add(4)
 	r.awaitValue(`increase(requests_total[1m] anchored)`, 20)
+}
+
+// A counter that began in the millisecond in which its program ended, or, by a
+// clock that was set back, after it, has increased from zero all the same.
+func TestAppendFinalOfAYoungCounter(t *testing.T) {
+	r := start(t, Options{})
+	created := float64(time.Now().Add(time.Minute).UnixMilli()) / 1000
+	body := fmt.Sprintf("# TYPE requests counter\nrequests_total 4\nrequests_created %.3f\n# EOF\n", created)
+	if err := r.AppendFinal(t.Context(), "apps", Target{Address: "127.0.0.1:15020"}, "application/openmetrics-text;version=1.0.0", []byte(body)); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitValue(`increase(requests_total[1m] anchored)`, 4)
 }
 
 func TestAppendFinalErrors(t *testing.T) {
