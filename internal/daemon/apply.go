@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/vitrine-mesh/vitrine/internal/manifest"
+)
+
+// load reads the files and tells their warnings, and which sets are left out of
+// the objects.
+func (m *Mesh) load() (objs *manifest.Objects, leftOut []string, err error) {
+	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Demo})
+	bad := &ManifestError{}
+	for _, d := range diags {
+		bad.Lines = append(bad.Lines, d.String())
+		if !d.Warning {
+			bad.Count++
+		}
+	}
+	if bad.Count > 0 {
+		return nil, nil, bad
+	}
+	for _, line := range bad.Lines {
+		fmt.Fprintln(m.io.Progress, line)
+	}
+	if m.io.Demo {
+		if leftOut, err = m.leaveOut(objs); err != nil {
+			return nil, nil, err
+		}
+	}
+	return objs, leftOut, nil
+}
+
+// apply hands loaded objects on in place of those before. If anything about
+// them is refused, nothing has changed.
+func (m *Mesh) apply(objs *manifest.Objects, leftOut []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.local.Apply(objs.Sets); err != nil {
+		return fmt.Errorf("apply the files: %w", err)
+	}
+	m.objs, m.leftOut = objs, leftOut
+	m.plane.SetServices("files", objs.Services)
+	m.plane.SetServices("run", m.runServices())
+	return nil
+}
+
+// reload reads the files again; if anything is wrong, what runs stays.
+func (m *Mesh) reload() {
+	objs, leftOut, err := m.load()
+	if bad, ok := errors.AsType[*ManifestError](err); ok {
+		fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
+	}
+	if err == nil {
+		mine := map[netip.AddrPort]bool{}
+		m.mu.Lock()
+		for _, p := range publishedBy(m.objs.Services) {
+			mine[p.address] = true
+		}
+		m.mu.Unlock()
+		err = checkPublished(context.Background(), objs.Services, mine)
+	}
+	if err == nil {
+		err = m.apply(objs, leftOut)
+	}
+	if err != nil {
+		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
+		return
+	}
+	fmt.Fprintln(m.io.Progress, "applied the change")
+}

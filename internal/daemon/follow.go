@@ -1,0 +1,95 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/metricstore"
+)
+
+// follow keeps the scraped targets and the proxies in step with the snapshot.
+func (m *Mesh) follow(ctx context.Context) error {
+	m.store.SetTargets("vitrine", []metricstore.Target{{
+		Address: m.ctrlAddr, Path: "/metrics", Labels: map[string]string{"app": "istiod", "pod": "vitrine", "namespace": "istio-system"},
+	}})
+	for s := range m.plane.Watch(ctx) {
+		m.xds.Notify()
+		m.announced.Store(s.Version)
+		m.store.SetTargets(proxyJob, m.targets(s))
+	}
+	return nil
+}
+
+// awaitUnlisted waits until every connected proxy has answered for a snapshot in
+// which the workload is not ready.
+func (m *Mesh) awaitUnlisted(ctx context.Context, key string) error {
+	var version uint64
+	for s := range m.plane.Watch(ctx) {
+		i := slices.IndexFunc(s.Workloads, func(w mesh.Workload) bool { return w.Key() == key })
+		if i < 0 || !s.Workloads[i].Ready {
+			version = s.Version
+			break
+		}
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for version == 0 || m.announced.Load() < version {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s is announced as not ready: %w", key, ctx.Err())
+		}
+	}
+	return m.xds.Converged(ctx)
+}
+
+// nodeConfig answers a proxy's request for its configuration.
+func (m *Mesh) nodeConfig(nodeID string) (*mesh.NodeConfig, error) {
+	key, err := mesh.ParseNodeID(nodeID)
+	if err != nil {
+		return nil, err
+	}
+	return m.plane.View(key)
+}
+
+// proxyJob is the scrape job of proxies, named as in Istio's addon.
+const proxyJob = "kubernetes-pods"
+
+// targets are the metrics ports of all proxies that run.
+func (m *Mesh) targets(s *mesh.Snapshot) []metricstore.Target {
+	out := make([]metricstore.Target, 0, len(s.Workloads))
+	for i := range s.Workloads {
+		out = append(out, proxyTarget(&s.Workloads[i]))
+	}
+	return out
+}
+
+// proxyTarget labels a proxy as Istio's addon Prometheus does: the pod's labels
+// with their names made valid, namespace and pod.
+func proxyTarget(w *mesh.Workload) metricstore.Target {
+	labels := make(map[string]string, len(w.Labels)+3)
+	for k, v := range w.Labels {
+		labels[labelName(k)] = v
+	}
+	maps.Copy(labels, map[string]string{"namespace": w.Namespace, "pod": w.Name, "node": "localhost"})
+	return metricstore.Target{
+		Address: net.JoinHostPort(w.IP.String(), strconv.Itoa(mesh.PortMerged)), Path: "/stats/prometheus", Labels: labels,
+	}
+}
+
+// labelName makes a Kubernetes label's name a Prometheus one, as labelmap does.
+func labelName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, s)
+}

@@ -1,0 +1,268 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// Times of ending a pod beyond its own grace period.
+const (
+	// stopSlack is for the pod's own steps around the grace period: leaving
+	// the mesh, draining, last metrics.
+	stopSlack = pod.EndpointPropagation + pod.DrainTimeout + 5*time.Second
+	// claimTime is how long a program that was prepared may take to appear.
+	claimTime = 30 * time.Second
+	// unlistedWait is how long a pod that is to stop is kept for proxies to learn
+	// of it. They need milliseconds, or seconds while everything changes.
+	unlistedWait = 3 * time.Second
+	// strayGrace is what a running pod has to end in whose description is lost.
+	strayGrace = 10 * time.Second
+)
+
+// keep looks after one pod until it is gone or ctx ends: starts its process,
+// follows its state, starts it again when it dies.
+func (s *Supervisor) keep(ctx context.Context, p *instance) {
+	var backoff pod.Backoff
+	for !p.ended {
+		proc, err := s.process(ctx, p)
+		if ctx.Err() != nil {
+			if proc != nil {
+				proc.close()
+			}
+			return
+		}
+		if proc != nil {
+			err = s.attend(ctx, p, proc)
+			proc.close()
+			if ctx.Err() != nil {
+				return
+			}
+		}
+		delay, more := s.after(ctx, p, &backoff, err)
+		if !more {
+			break
+		}
+		if delay > 0 && !s.pause(ctx, p, delay) {
+			if ctx.Err() != nil {
+				return
+			}
+			break
+		}
+	}
+	if p.ended && !p.isStopping() { // its record stays until it is not wanted
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.stopping:
+		}
+	}
+	s.remove(ctx, p)
+}
+
+// process finds or starts the pod's process. It returns nil with an error if
+// there is none, and nil without one if the pod was stopped before it had any.
+func (s *Supervisor) process(ctx context.Context, p *instance) (*process, error) {
+	proc, err := attach(p.boot.RunDir)
+	if proc != nil || err != nil {
+		return proc, err
+	}
+	if p.isStopping() {
+		return nil, nil
+	}
+	if !p.boot.Foreground {
+		return spawn(s.o.ProxyBinary, p.boot)
+	}
+	// The command line becomes the pod's process.
+	deadline := time.Now().Add(claimTime)
+	for time.Now().Before(deadline) {
+		if !s.pause(ctx, p, 20*time.Millisecond) {
+			return nil, nil
+		}
+		_, ended := pod.ReadFinal(p.boot.RunDir)
+		if proc, err := attach(p.boot.RunDir); proc != nil || err != nil {
+			return proc, err
+		}
+		if ended { // it came and went between two looks
+			return nil, nil
+		}
+	}
+	return nil, errors.New("the program did not appear")
+}
+
+// pause waits; it returns false if ctx ended or the pod is to stop.
+func (s *Supervisor) pause(ctx context.Context, p *instance, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-p.stopping:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// attend follows a process to its end, ending it when the pod is to stop.
+func (s *Supervisor) attend(ctx context.Context, p *instance, proc *process) error {
+	s.mu.Lock()
+	p.pid = proc.pid
+	s.mu.Unlock()
+
+	live, over := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer over()
+	client := pod.NewClient(p.boot.RunDir)
+	defer client.Close()
+	wg.Go(func() { s.observe(live, p, client) })
+	wg.Go(func() { s.stopOnDemand(live, p, proc, client) })
+	return proc.wait(ctx)
+}
+
+// observe keeps the pod's status up to date while ctx lasts.
+func (s *Supervisor) observe(ctx context.Context, p *instance, client *pod.Client) {
+	delay := 5 * time.Millisecond
+	for ctx.Err() == nil {
+		// The error of a broken watch says nothing that the process's end does
+		// not say better.
+		_ = client.Watch(ctx, func(st *pod.Status) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if ctx.Err() != nil || st.PID != p.pid {
+				return
+			}
+			delay = 5 * time.Millisecond
+			was := p.ready()
+			p.status = *st
+			if p.ready() != was {
+				s.changed(p)
+			}
+			s.wake()
+		})
+		t := time.NewTimer(delay)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+		}
+		delay = min(2*delay, 250*time.Millisecond)
+	}
+}
+
+// stopOnDemand ends the process when the pod is to stop: politely, and with
+// SIGKILL if it takes longer than it may.
+func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *process, client *pod.Client) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.stopping:
+	}
+	s.mu.Lock()
+	propagate := p.propagate
+	s.changed(p) // not ready from now on
+	s.wake()
+	s.mu.Unlock()
+	if propagate && s.o.Unlisted != nil {
+		s.awaitUnlisted(ctx, p)
+	}
+	ask, cancel := context.WithTimeout(ctx, time.Second)
+	err := client.Stop(ask, propagate)
+	cancel()
+	if err != nil && ctx.Err() == nil {
+		// Before its socket is open, or hung.
+		s.log(ctx, p, "pod is signalled", proc.signal(syscall.SIGTERM))
+	}
+	t := time.NewTimer(p.boot.Set.GracePeriod + stopSlack)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-p.kill:
+	case <-t.C:
+		s.o.Log.WarnContext(ctx, "pod did not end in time and is killed", "pod", p.key)
+	}
+	s.log(ctx, p, "pod is killed", proc.signal(syscall.SIGKILL))
+}
+
+// awaitUnlisted waits until nobody sends the pod new work, within bounds: a proxy
+// that hangs must not keep it.
+func (s *Supervisor) awaitUnlisted(ctx context.Context, p *instance) {
+	ctx, cancel := context.WithTimeout(ctx, unlistedWait)
+	var killed sync.WaitGroup
+	killed.Go(func() {
+		select {
+		case <-p.kill:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer killed.Wait()
+	defer cancel()
+	if err := s.o.Unlisted(ctx, p.key); err != nil {
+		s.o.Log.WarnContext(ctx, "pod is stopped although not every proxy knows", "pod", p.key, "error", err)
+	}
+}
+
+func (s *Supervisor) log(ctx context.Context, p *instance, what string, err error) {
+	if err != nil {
+		s.o.Log.WarnContext(ctx, "signal not delivered", "pod", p.key, "purpose", what, "error", err)
+	}
+}
+
+// after decides what follows the end of a pod's process: another one after a
+// delay, or none.
+func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backoff, err error) (delay time.Duration, more bool) {
+	final, told := pod.ReadFinal(p.boot.RunDir)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.wake()
+	was := p.status.Ready && p.pid != 0
+	last := p.pid
+	p.pid = 0
+	p.status.Ready = false
+	defer func() {
+		if was {
+			s.changed(p)
+		}
+	}()
+	if p.boot.Foreground || p.isStopping() {
+		return 0, false
+	}
+	proxyFailed := told && final.Reason == pod.ReasonProxyError
+	if told && final.PID == last && final.Phase.Ended() && !final.Stopping && !proxyFailed {
+		p.setEnded(&final)
+		return 0, false
+	}
+	message := "its proxy ended without a word"
+	switch {
+	case proxyFailed:
+		message = final.Message
+	case err != nil:
+		message = err.Error()
+	}
+	if p.boot.Set.Restart == mesh.RestartNever {
+		st := p.status
+		st.Phase, st.Reason, st.Message = pod.Failed, pod.ReasonProxyError, message
+		p.setEnded(&st)
+		p.finished = time.Now()
+		return 0, false
+	}
+	delay = backoff.Next(time.Now())
+	p.crashes++
+	p.restarts += p.status.Restarts() + len(p.boot.Set.Containers)
+	p.status.Reason, p.status.Message, p.status.Containers = "", message, nil
+	p.status.Phase = pod.Pending
+	if delay > 0 {
+		p.status.Reason = pod.ReasonCrashLoop
+		p.status.Message = fmt.Sprintf("back-off %s before the next start: %s", delay, message)
+	}
+	s.o.Log.WarnContext(ctx, "pod's proxy ended and is started again", "pod", p.key, "delay", delay, "cause", message)
+	return delay, true
+}
