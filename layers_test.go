@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"internal/proxy/http1": {}, // the codec alone: pure, fuzzed, knows no mesh
 	"internal/route":       {"internal/mesh"},
 	// The composition root of vitrine-proxy: daemon links Prometheus (docs/adr/0001).
-	"internal/sidecar":   {"internal/admin", "internal/intercept", "internal/local/pod", "internal/mesh", "internal/proxy", "internal/telemetry", "internal/xds"},
+	"internal/sidecar":   {"internal/admin", "internal/intercept", "internal/local/pod", "internal/loopback", "internal/mesh", "internal/proxy", "internal/telemetry", "internal/xds"},
 	"internal/telemetry": {"internal/mesh"},
 	"internal/upstream":  {"internal/mesh"},
 	"internal/xds":       {"internal/durable", "internal/mesh", "internal/xds/envoy"},

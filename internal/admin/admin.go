@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vitrine-mesh/vitrine/internal/loopback"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -118,7 +117,7 @@ func New(o Options) (*Server, error) {
 	for _, c := range s.commands {
 		s.byPath[c.path] = c
 	}
-	s.guarded = loopback.Guard(http.HandlerFunc(s.dispatch), o.Self.IP, o.Self.CaseIP, o.Self.CaseIP6)
+	s.guarded = s.guard(http.HandlerFunc(s.dispatch))
 	return s, nil
 }
 

@@ -112,7 +112,7 @@ func TestReadiness(t *testing.T) {
 	check := func(wantCode int, wantHealth, wantReady string) {
 		t.Helper()
 		for name, h := range map[string]http.Handler{"agent": s.AgentHandler(), "health": s.HealthHandler()} {
-			if code, body := do(h, "GET", "/healthz/ready"); code != wantCode || body != wantHealth {
+			if code, body := do(h, "GET", "/healthz/ready", "Host", "localhost:15021"); code != wantCode || body != wantHealth {
 				t.Errorf("%s: %d %q, want %d %q", name, code, body, wantCode, wantHealth)
 			}
 		}
@@ -154,9 +154,13 @@ func TestPorts(t *testing.T) {
 		{"stats", s.StatsHandler(), "/healthz/ready", 404},
 		{"health", s.HealthHandler(), "/stats/prometheus", 404},
 	} {
-		code, body := do(tc.h, "GET", tc.path)
+		code, body := do(tc.h, "GET", tc.path, "Host", "127.77.0.5")
 		if code != tc.want || code == 200 && !strings.Contains(body, "a_total 1\n") {
 			t.Errorf("%s %s: %d %q, want %d", tc.name, tc.path, code, body, tc.want)
+		}
+		// A page of a name that resolves to this address reads nothing.
+		if code, body := do(tc.h, "GET", tc.path, "Host", "evil.example"); code != 403 || strings.Contains(body, "a_total") {
+			t.Errorf("%s %s for evil.example: %d %q, want 403", tc.name, tc.path, code, body)
 		}
 	}
 }

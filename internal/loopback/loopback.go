@@ -1,10 +1,11 @@
-// Package loopback guards HTTP handlers that ask for no password because only
-// this machine reaches their address. A browser on this machine reaches it, too,
+// Package loopback serves HTTP that asks for no password because only this
+// machine reaches its address, and guards it. A browser on this machine reaches it, too,
 // on behalf of every web site: through a name of the site's own that resolves to
 // 127.0.0.1 (DNS rebinding), or by sending a form there.
 //
-// It hides by which names a machine calls itself, and how a request of a foreign
-// page is known. A Guard may be used by any number of goroutines.
+// It hides by which names a machine calls itself, how a request of a foreign page
+// is known, and what a client of such a server may take. A Guard may be used by
+// any number of goroutines, each Serve has a listener of its own.
 package loopback
 
 import (

@@ -18,6 +18,7 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/admin"
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/loopback"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/proxy"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
@@ -271,30 +272,5 @@ func (s *sidecar) startAdmin(ctx context.Context, parts *group, px *proxy.Proxy,
 
 // serveHTTP makes a part that serves handler on ln.
 func serveHTTP(ln net.Listener, handler http.Handler) func(context.Context) error {
-	return func(ctx context.Context) error {
-		srv := &http.Server{
-			Handler:           handler,
-			ReadHeaderTimeout: 10 * time.Second,
-			MaxHeaderBytes:    16 << 10,
-			BaseContext:       func(net.Listener) context.Context { return ctx },
-		}
-		closed := make(chan struct{})
-		stop := context.AfterFunc(ctx, func() {
-			defer close(closed)
-			// Short requests may finish; streams end with ctx.
-			end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			if srv.Shutdown(end) != nil {
-				_ = srv.Close()
-			}
-		})
-		err := srv.Serve(ln)
-		if !stop() {
-			<-closed
-		}
-		if errors.Is(err, http.ErrServerClosed) {
-			return nil
-		}
-		return err
-	}
+	return func(ctx context.Context) error { return loopback.Serve(ctx, ln, handler, loopback.Cancel) }
 }
