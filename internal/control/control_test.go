@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/expfmt"
 	"go.uber.org/goleak"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -275,9 +276,8 @@ func TestDamagedStateIsKeptAside(t *testing.T) {
 		if b, err := os.ReadFile(kept[0]); err != nil || string(b) != content {
 			t.Errorf("kept %q (%v), want %q", b, err, content)
 		}
-		var text strings.Builder
-		if err := p.WriteMetrics(&text); err != nil || !strings.Contains(text.String(), "vitrine_control_state_errors_total 1\n") {
-			t.Errorf("metrics %v do not count the damaged file:\n%s", err, text.String())
+		if text := metricsOf(t, p); !strings.Contains(text, "vitrine_control_state_errors_total 1\n") {
+			t.Errorf("metrics do not count the damaged file:\n%s", text)
 		}
 	}
 }
@@ -419,21 +419,34 @@ func TestWatchSkipsToTheLast(t *testing.T) {
 	}
 }
 
+// metricsOf is what a plane exposes.
+func metricsOf(t *testing.T, p *Plane) string {
+	t.Helper()
+	families, err := p.Metrics().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
 func TestMetricNames(t *testing.T) {
 	p := newPlane(t, "")
 	services, workloads := shop()
 	fill(p, services, workloads)
 	p.publish()
-	var b strings.Builder
-	if err := p.WriteMetrics(&b); err != nil {
-		t.Fatal(err)
-	}
+	text := metricsOf(t, p)
 	for _, want := range []string{
 		"pilot_services 5\n", `pilot_inbound_updates{type="svc"} 1` + "\n", `pilot_push_triggers{type="workload"} 6` + "\n",
 		`istio_build{component="pilot",tag="unknown"} 1` + "\n", "istiod_uptime_seconds ", "pilot_debounce_time_count 1\n",
 	} {
-		if !strings.Contains(b.String(), want) {
-			t.Errorf("metrics lack %q:\n%s", want, b.String())
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %q:\n%s", want, text)
 		}
 	}
 }

@@ -1,12 +1,9 @@
 package control
 
 import (
-	"fmt"
-	"io"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
 )
 
 // trigger is the reason of a push, as pilot_push_triggers{type} names it.
@@ -86,17 +83,5 @@ func (m *planeMetrics) published(services int, waited time.Duration) {
 	m.debounce.Observe(waited.Seconds())
 }
 
-// WriteMetrics writes the control plane's metrics in the Prometheus text
-// format.
-func (p *Plane) WriteMetrics(w io.Writer) error {
-	families, err := p.metrics.registry.Gather()
-	if err != nil {
-		return fmt.Errorf("gather control plane metrics: %w", err)
-	}
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
-			return fmt.Errorf("write control plane metrics: %w", err)
-		}
-	}
-	return nil
-}
+// Metrics are the control plane's metrics.
+func (p *Plane) Metrics() prometheus.Gatherer { return p.metrics.registry }

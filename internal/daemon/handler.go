@@ -338,10 +338,11 @@ func (m *Mesh) queryHandler() (http.Handler, error) {
 func (m *Mesh) metricsHandler() http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	all := prometheus.Gatherers{m.plane.Metrics(), m.xds.Metrics(), registry}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		var b bytes.Buffer
-		err := errors.Join(m.plane.WriteMetrics(&b), m.xds.WriteMetrics(&b), m.local.WriteMetrics(&b), writeRegistry(&b, registry))
+		err := errors.Join(writeMetrics(&b, all), m.local.WriteMetrics(&b))
 		if err != nil {
 			m.io.Log.Error("control-plane metrics", "error", err)
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -360,14 +361,15 @@ func (m *Mesh) metricsHandler() http.Handler {
 	return mux
 }
 
-func writeRegistry(w io.Writer, r *prometheus.Registry) error {
-	families, err := r.Gather()
+// writeMetrics writes metrics in Prometheus's text format.
+func writeMetrics(w io.Writer, from prometheus.Gatherer) error {
+	families, err := from.Gather()
 	if err != nil {
-		return fmt.Errorf("gather process metrics: %w", err)
+		return fmt.Errorf("gather metrics: %w", err)
 	}
 	for _, f := range families {
 		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
-			return fmt.Errorf("write process metrics: %w", err)
+			return fmt.Errorf("write metrics: %w", err)
 		}
 	}
 	return nil

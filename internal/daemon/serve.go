@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -83,9 +81,11 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	g.Go(func() error { return m.local.Run(programs) })
 	g.Go(func() error { return m.follow(gctx) })
 	g.Go(func() error { return m.narrate(gctx) })
-	g.Go(func() error { return serveHTTP(gctx, l.prometheus, loopback.Guard(queries)) })
-	g.Go(func() error { return serveHTTP(gctx, l.metrics, loopback.Guard(m.metricsHandler())) })
-	g.Go(func() error { return serveHTTP(gctx, l.control, m.controlHandler()) })
+	g.Go(func() error { return loopback.Serve(gctx, l.prometheus, loopback.Guard(queries), loopback.Finish) })
+	g.Go(func() error {
+		return loopback.Serve(gctx, l.metrics, loopback.Guard(m.metricsHandler()), loopback.Finish)
+	})
+	g.Go(func() error { return loopback.Serve(gctx, l.control, m.controlHandler(), loopback.Finish) })
 	if err := m.apply(m.objs, m.leftOut); err != nil {
 		cancel()
 		return errors.Join(err, ignoreCancelled(g.Wait()))
@@ -111,7 +111,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		}
 		err := m.stopPrograms(base)
 		close(m.stopped)
-		cancel() // serveHTTP lets the answer to `vitrine down` leave first
+		cancel() // Serve lets the answer to `vitrine down` leave first
 		return err
 	})
 	return ignoreCancelled(g.Wait())
@@ -142,23 +142,4 @@ func ignoreCancelled(err error) error {
 		return nil
 	}
 	return err
-}
-
-// serveHTTP serves h until ctx ends, then lets running requests finish.
-func serveHTTP(ctx context.Context, ln net.Listener, h http.Handler) error {
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	done := make(chan error, 1)
-	go func() { done <- server.Serve(ln) }()
-	select {
-	case err := <-done:
-		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
-	case <-ctx.Done():
-	}
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	if err := server.Shutdown(grace); err != nil {
-		_ = server.Close() // it has no more to say
-	}
-	<-done //nolint:errcheck // http.ErrServerClosed
-	return nil
 }

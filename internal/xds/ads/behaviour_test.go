@@ -17,6 +17,7 @@ import (
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/common/expfmt"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -47,9 +48,15 @@ func typeOf(p *plane, k xds.Kind) ads.TypeStatus {
 
 func metricsOf(t *testing.T, p *plane) string {
 	t.Helper()
-	var b strings.Builder
-	if err := p.WriteMetrics(&b); err != nil {
+	families, err := p.Metrics().Gather()
+	if err != nil {
 		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return b.String()
 }

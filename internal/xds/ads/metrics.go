@@ -1,18 +1,11 @@
 package ads
 
-import (
-	"fmt"
-	"io"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/common/expfmt"
-)
+import "github.com/prometheus/client_golang/prometheus"
 
 // serverMetrics are the metrics of pushes under Istio's names
 // (pilot/pkg/xds/monitoring.go), which have no _total suffix.
 type serverMetrics struct {
 	registry    *prometheus.Registry
-	connected   *prometheus.GaugeVec
 	pushes      *prometheus.CounterVec
 	rejects     *prometheus.CounterVec
 	size        *prometheus.HistogramVec
@@ -23,12 +16,10 @@ type serverMetrics struct {
 	stuck       prometheus.Counter
 }
 
-func newServerMetrics() *serverMetrics {
+// newServerMetrics makes the metrics of a server; connected counts its proxies.
+func newServerMetrics(version string, connected func() int) *serverMetrics {
 	m := &serverMetrics{
 		registry: prometheus.NewRegistry(),
-		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "pilot_xds", Help: "Proxies connected to the control plane.",
-		}, []string{"version"}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{ //nolint:promlinter // Istio's name
 			Name: "pilot_xds_pushes", Help: "Responses sent to proxies, by type.",
 		}, []string{"type"}),
@@ -58,19 +49,10 @@ func newServerMetrics() *serverMetrics {
 			Name: "vitrine_xds_stuck_proxies_total", Help: "Proxies cut off because they left a response unanswered.",
 		}),
 	}
-	m.registry.MustRegister(m.connected, m.pushes, m.rejects, m.size, m.pushTime, m.queueTime, m.convergence, m.errors, m.stuck)
+	proxies := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "pilot_xds", Help: "Proxies connected to the control plane.",
+		ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return float64(connected()) })
+	m.registry.MustRegister(proxies, m.pushes, m.rejects, m.size, m.pushTime, m.queueTime, m.convergence, m.errors, m.stuck)
 	return m
-}
-
-func (m *serverMetrics) write(w io.Writer) error {
-	families, err := m.registry.Gather()
-	if err != nil {
-		return fmt.Errorf("gather xds metrics: %w", err)
-	}
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(w, f); err != nil {
-			return fmt.Errorf("write xds metrics: %w", err)
-		}
-	}
-	return nil
 }

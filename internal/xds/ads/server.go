@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"slices"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/keepalive"
@@ -68,9 +68,9 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Version == "" {
 		o.Version = mesh.Unknown
 	}
-	return &Server{
-		opts: o, encoder: xds.NewEncoder(), metrics: newServerMetrics(), proxies: map[*proxy]struct{}{}, notified: time.Now(),
-	}, nil
+	s := &Server{opts: o, encoder: xds.NewEncoder(), proxies: map[*proxy]struct{}{}, notified: time.Now()}
+	s.metrics = newServerMetrics(o.Version, s.connected)
+	return s, nil
 }
 
 // Serve accepts proxies on ln until ctx ends, then closes ln and all streams
@@ -195,13 +195,14 @@ func (s *Server) Converged(ctx context.Context) error {
 	}
 }
 
-// WriteMetrics writes the server's metrics in the Prometheus text format.
-func (s *Server) WriteMetrics(w io.Writer) error {
+// Metrics are the metrics of pushes.
+func (s *Server) Metrics() prometheus.Gatherer { return s.metrics.registry }
+
+// connected is how many proxies have a stream now.
+func (s *Server) connected() int {
 	s.mu.Lock()
-	connected := len(s.proxies)
-	s.mu.Unlock()
-	s.metrics.connected.WithLabelValues(s.opts.Version).Set(float64(connected))
-	return s.metrics.write(w)
+	defer s.mu.Unlock()
+	return len(s.proxies)
 }
 
 // codec lets grpc carry the messages of package envoy.
