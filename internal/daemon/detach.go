@@ -124,11 +124,17 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, logPat
 
 // notReady names the pods that are not as they should be.
 func notReady(pods []Pod, what string) error {
-	var lines []string
+	var lines, again []string
 	for i := range pods {
-		if p := &pods[i]; !p.fine() {
+		switch p := &pods[i]; {
+		case !p.fine():
 			lines = append(lines, "  "+p.Namespace+"/"+p.Name+": "+p.why())
+		case p.Restarts > 0:
+			again = append(again, fmt.Sprintf("  %s/%s: %s, but it was restarted %d times", p.Namespace, p.Name, p.why(), p.Restarts))
 		}
+	}
+	if len(lines) == 0 { // all happen to be ready at this moment
+		lines = again
 	}
 	return fmt.Errorf("%d of %d workloads %s:\n%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", len(lines), len(pods), what, strings.Join(lines, "\n"))
 }

@@ -16,6 +16,10 @@ const (
 	// patience is how long a workload may be on its way before it is said what
 	// keeps it.
 	patience = 10 * time.Second
+	// giveUp is how long programs may fail without any progress before waiting for
+	// them ends. It is longer than the first back-off of 10 s, so each of them has
+	// had a try after the others were there.
+	giveUp = 15 * time.Second
 	// wordsOfPod is how many of a failing program's last lines are shown.
 	wordsOfPod = 5
 )
@@ -30,8 +34,8 @@ type narrator struct {
 	count string               // what was said last about how many are ready
 	since map[string]time.Time // by pod: when it was first seen not to be ready
 	told  map[string]string    // by pod: the reason told last
-	moved time.Time            // when a workload became ready last
-	ready int
+	moved time.Time            // when more workloads were ready than ever before
+	most  int                  // that were ready at one time
 }
 
 func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
@@ -41,10 +45,11 @@ func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
 // tell says what is new.
 func (n *narrator) tell(s *Status, pods []Pod) {
 	now := time.Now()
-	if s.Ready > n.ready {
-		n.moved = now
+	// A program that fails over and over is ready for a moment each time: that is
+	// no progress.
+	if s.Ready > n.most {
+		n.most, n.moved = s.Ready, now
 	}
-	n.ready = s.Ready
 	if count := fmt.Sprintf("ready %d/%d", s.Ready, s.Workloads); count != n.count && s.Workloads > 0 && !n.mute {
 		n.count = count
 		fmt.Fprintln(n.out, count)
@@ -95,7 +100,7 @@ func (n *narrator) hopeless(pods []Pod) bool {
 			return false
 		}
 	}
-	return failing > 0 && time.Since(n.moved) > patience
+	return failing > 0 && time.Since(n.moved) > giveUp
 }
 
 // fine reports whether nothing is amiss: ready, or ended well.

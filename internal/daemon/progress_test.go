@@ -79,7 +79,18 @@ func TestNarrator(t *testing.T) {
 		if n.hopeless([]Pod{web, bad}) {
 			t.Error("given up although one became ready just now")
 		}
-		step(patience+time.Second, 1, "")
+		step(giveUp-time.Second, 1, "")
+		if n.hopeless([]Pod{web, bad}) {
+			t.Error("given up before the failing one had another try")
+		}
+		// The failing one is ready for the moment in which it starts again.
+		step(time.Second, 2, "ready 2/2\n")
+		step(time.Second, 1, "ready 1/2\n")
+		if n.hopeless([]Pod{web, bad}) {
+			t.Error("given up although more were ready than before")
+		}
+		step(giveUp-time.Second, 2, "ready 2/2\n")
+		step(2*time.Second, 1, "ready 1/2\n")
 		if !n.hopeless([]Pod{web, bad}) {
 			t.Error("still hoping")
 		}

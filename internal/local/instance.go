@@ -1,6 +1,7 @@
 package local
 
 import (
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -12,7 +13,7 @@ import (
 
 // instance is one pod of the supervisor.
 type instance struct {
-	boot    *pod.Bootstrap // read-only
+	boot    *pod.Bootstrap // read-only, as the pod was made: runs goes on counting
 	key     string
 	ordinal int
 	created time.Time
@@ -25,16 +26,16 @@ type instance struct {
 	// Guarded by Supervisor.mu once the pod is in its map.
 	propagate bool // see pod.Runtime.Stop
 	status    pod.Status
-	pid       int // of the running process; 0 for none
-	crashes   int // of the process
-	restarts  int // of programs, in processes before this one
+	pid       int            // of the running process; 0 for none
+	crashes   int            // of the process
+	runs      map[string]int // see pod.Bootstrap.Runs; replaced, never changed
 	ended     bool
 	finished  time.Time
 }
 
 func newInstance(b *pod.Bootstrap, ordinal int) *instance {
 	return &instance{
-		boot: b, key: b.Workload.Key(), ordinal: ordinal, created: time.Now(),
+		boot: b, key: b.Workload.Key(), ordinal: ordinal, created: b.Created, runs: b.Runs,
 		stopping: make(chan struct{}), kill: make(chan struct{}),
 		status: pod.Status{
 			Namespace: b.Workload.Namespace, Name: b.Workload.Name,
@@ -90,6 +91,71 @@ func (p *instance) replica() replica {
 		key: p.key, hash: p.boot.Template, ordinal: p.ordinal, created: p.created, finished: p.finished,
 		ready: p.ready(), stopping: p.isStopping(),
 		ended: p.ended, succeeded: p.ended && p.status.Phase == pod.Succeeded,
-		restarts: p.restarts + p.status.Restarts(),
+		steady:   p.steady(time.Now()),
+		restarts: p.restarts(),
 	}
+}
+
+// restarts is how often programs of the pod were started again, also by a process
+// that took the place of a dead one.
+func (p *instance) restarts() int {
+	if len(p.status.Containers) > 0 {
+		return p.status.Restarts()
+	}
+	n := 0
+	for _, runs := range p.runs {
+		n += max(0, runs-1)
+	}
+	return n
+}
+
+// countRuns brings runs up to date with the last status of a process.
+func (p *instance) countRuns() {
+	runs := maps.Clone(p.runs)
+	if runs == nil {
+		runs = map[string]int{}
+	}
+	for i := range p.status.Containers {
+		c := &p.status.Containers[i]
+		if !c.Init && (!c.Since.IsZero() || c.LastExit != nil && c.LastExit.Reason == pod.ReasonStartError) {
+			runs[c.Name] = c.Restarts + 1
+		}
+	}
+	p.runs = runs
+}
+
+// How long a program must have run until its pod is steady. One that was started
+// again has failed before and is trusted only when it has lasted longer than the
+// first back-off of a program that keeps failing: such a one is always found
+// waiting within that time. One that has not failed yet, but has no probe which
+// asks whether it is ready either, gets the moment in which a missing file, a
+// port in use or a bad setting ends programs.
+const (
+	steadyAfterRestart   = 10 * time.Second
+	steadyWithoutProbing = time.Second
+)
+
+// steady reports whether what is ready seems to stay so.
+func (p *instance) steady(now time.Time) bool {
+	probed := map[string]bool{}
+	for i := range p.boot.Set.Containers {
+		c := &p.boot.Set.Containers[i]
+		probed[c.Name] = c.Readiness != nil
+	}
+	for i := range p.status.Containers {
+		c := &p.status.Containers[i]
+		need := time.Duration(0)
+		switch {
+		case c.Init:
+		case c.Restarts > 0:
+			need = steadyAfterRestart
+		case !probed[c.Name]:
+			need = steadyWithoutProbing
+		}
+		// Negative is a clock that was set back: nothing is known then.
+		if ran := now.Sub(c.Since); ran >= 0 && ran < need {
+			return false
+		}
+	}
+	return true
 }

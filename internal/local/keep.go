@@ -77,7 +77,17 @@ func (s *Supervisor) process(ctx context.Context, p *instance) (*process, error)
 		return nil, nil
 	}
 	if !p.boot.Foreground {
-		return spawn(s.o.ProxyBinary, p.boot)
+		boot := *p.boot
+		s.mu.Lock()
+		boot.Runs = p.runs
+		again := p.crashes > 0
+		s.mu.Unlock()
+		if again {
+			if _, err := boot.Write(); err != nil {
+				return nil, err
+			}
+		}
+		return spawn(s.o.ProxyBinary, &boot)
 	}
 	// The command line becomes the pod's process.
 	deadline := time.Now().Add(claimTime)
@@ -256,7 +266,10 @@ func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backof
 	}
 	delay = backoff.Next(time.Now())
 	p.crashes++
-	p.restarts += p.status.Restarts() + len(p.boot.Set.Containers)
+	if told && final.PID == last {
+		p.status.Containers = final.Containers
+	}
+	p.countRuns()
 	p.status.Reason, p.status.Message, p.status.Containers = "", message, nil
 	p.status.Phase = pod.Pending
 	if delay > 0 {

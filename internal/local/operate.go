@@ -39,7 +39,7 @@ func (s *Supervisor) Pods() []PodStatus {
 		st.Ready = w.Ready
 		out = append(out, PodStatus{
 			Workload: w, Status: st, ProxyPID: p.pid,
-			Restarts: p.restarts + p.status.Restarts(), Crashes: p.crashes,
+			Restarts: p.restarts(), Crashes: p.crashes,
 			Stopping: p.isStopping(), Created: p.created, Template: p.boot.Template,
 		})
 	}

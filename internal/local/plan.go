@@ -21,6 +21,7 @@ type replica struct {
 	hash      string // template it was made from
 	ordinal   int    // StatefulSet only
 	ready     bool
+	steady    bool // meaningful if ready: seems to stay so
 	stopping  bool
 	ended     bool // for good
 	succeeded bool // meaningful if ended
@@ -34,7 +35,7 @@ type replica struct {
 type decision struct {
 	start   []int         // ordinals of pods to start; 0 where the kind has none
 	stop    []string      // keys
-	settled bool          // nothing to do, and every pod is ready or has ended for good
+	settled bool          // nothing to do, and every pod is ready and steady, or has ended for good
 	again   time.Duration // ask again after this time; 0 is only after an event
 }
 
@@ -57,7 +58,7 @@ func plan(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) dec
 func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision {
 	var d decision
 	var current, old []replica
-	ready := 0
+	ready, steady := 0, true
 	for _, p := range pods {
 		switch {
 		case p.stopping:
@@ -72,6 +73,7 @@ func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision
 		}
 		if p.ready {
 			ready++
+			steady = steady && p.steady
 		}
 	}
 	// The least valuable first: not ready before ready, young before old.
@@ -99,7 +101,7 @@ func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision
 	for range room {
 		d.start = append(d.start, 0)
 	}
-	d.settled = len(d.start)+len(d.stop)+len(old) == 0 && ready == set.Replicas
+	d.settled = len(d.start)+len(d.stop)+len(old) == 0 && ready == set.Replicas && steady
 	return d
 }
 
@@ -145,7 +147,7 @@ func planStateful(set *mesh.WorkloadSet, hash string, pods []replica) decision {
 			return decision{stop: []string{p.key}}
 		}
 	}
-	return decision{settled: true}
+	return decision{settled: !slices.ContainsFunc(pods, func(p replica) bool { return !p.steady })}
 }
 
 // planJob runs up to Replicas pods at a time until Completions of them

@@ -36,8 +36,18 @@ func TestPlan(t *testing.T) {
 		},
 		"deployment is settled": {
 			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 1},
-			[]replica{{key: "a", hash: "new", ready: true}, {key: "b", hash: "old", stopping: true}},
+			[]replica{{key: "a", hash: "new", ready: true, steady: true}, {key: "b", hash: "old", stopping: true}},
 			decision{settled: true},
+		},
+		"deployment that has just failed is not settled": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2},
+			[]replica{{key: "a", hash: "new", ready: true, steady: true}, {key: "b", hash: "new", ready: true}},
+			decision{},
+		},
+		"stateful set that has just failed is not settled": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 2},
+			[]replica{{key: "a", hash: "new", ready: true}, {key: "b", ordinal: 1, hash: "new", ready: true, steady: true}},
+			decision{},
 		},
 		"roll begins with one more": {
 			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2},

@@ -270,7 +270,8 @@ func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*instance)
 }
 
 // Settled reports whether everything that was applied is as it should be: every
-// wanted pod is ready or has ended for good, and no other one is in service.
+// wanted pod is ready and seems to stay so, or has ended for good, and no other
+// one is in service.
 func (s *Supervisor) Settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -317,7 +318,7 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 		w.CaseIP6 = mesh.CaseIP6(index)
 	}
 	boot := &pod.Bootstrap{
-		Workload: w, Set: *set, Template: hash, RestartedAt: restartedAt, Net: s.o.Net,
+		Workload: w, Set: *set, Template: hash, RestartedAt: restartedAt, Net: s.o.Net, Created: time.Now(),
 		XDSSocket: s.o.XDSSocket, ControlSocket: s.o.ControlSocket,
 		RunDir:     s.runDir(key),
 		StateDir:   filepath.Join(s.o.DataDir, "pods", key),

@@ -60,12 +60,15 @@ func (p podCase) Start(prog pod.Program) (pod.Process, error) {
 		Args: prog.Args, Env: prog.Env, Dir: prog.Dir,
 		Stdin: prog.Stdin, Stdout: prog.Stdout, Stderr: prog.Stderr, NewSession: prog.NewSession,
 	})
-	if err != nil {
+	if se := (*intercept.StartError)(nil); errors.As(err, &se) {
 		cause := os.ErrPermission
-		if se := (*intercept.StartError)(nil); errors.As(err, &se) && se.Code == 127 {
+		if se.Code == 127 {
 			cause = os.ErrNotExist
 		}
 		return nil, &startError{error: err, cause: cause}
+	}
+	if err != nil {
+		return nil, err // the case failed, not the program
 	}
 	return podProcess{proc}, nil
 }

@@ -26,8 +26,9 @@ const (
 // are kept, Istio's name for its sidecar.
 const ProxyContainer = "istio-proxy"
 
-// Bootstrap is everything that the process of one pod is told when it starts.
-// It is written once, before the process starts, and never changed.
+// Bootstrap is everything that the process of one pod is told when it starts,
+// and what a supervisor that takes the pod over has to know. It is written
+// before each start of the process; but for Runs it stays the same.
 type Bootstrap struct {
 	Workload mesh.Workload    `json:"workload"`
 	Set      mesh.WorkloadSet `json:"set"`
@@ -48,6 +49,11 @@ type Bootstrap struct {
 	// Foreground hands the caller's terminal to the one program, which is
 	// never restarted; its end is the end of the pod.
 	Foreground bool `json:"foreground,omitempty"`
+	// Created is when the pod was made; its process may be younger.
+	Created time.Time `json:"created,omitzero"`
+	// Runs is how often each container was started by processes of this pod that
+	// have died, by name. A container that is not in it was never started.
+	Runs map[string]int `json:"runs,omitempty"`
 	// AccessLog writes one line per request to the proxy's log.
 	AccessLog bool `json:"accessLog,omitempty"`
 	// EvictAfter is when the proxy forgets a silent series; 0 is the proxy's

@@ -24,6 +24,7 @@ type container struct {
 	program Program // Args, Env, Dir; files are added when it starts
 	restart chan struct{}
 	backoff Backoff // only touched by keep
+	runs    int     // starts so far, those of Bootstrap.Runs included; only touched by keep
 
 	// Guarded by r.mu.
 	status ContainerStatus
@@ -37,6 +38,10 @@ func newContainer(r *Runtime, spec *mesh.Container, isInit bool) *container {
 		c.status.Reason = ReasonInit
 	}
 	b := r.o.Bootstrap
+	if !isInit {
+		c.runs = b.Runs[spec.Name]
+		c.status.Restarts = max(0, c.runs-1)
+	}
 	c.program = Program{
 		Args: expandAll(spec.Args, b), Env: environment(r.o.Env, b, spec),
 		Dir: spec.Dir, NewSession: !b.Foreground,
@@ -85,7 +90,6 @@ func (c *container) keep(ctx context.Context, policy mesh.RestartPolicy) (ok boo
 		}
 		c.r.update(func() {
 			c.status.LastExit = &last
-			c.status.Restarts++
 			if delay > 0 {
 				c.status.State, c.status.Reason = Waiting, ReasonCrashLoop
 				c.status.Message = "back-off " + delay.String() + " before the next start"
@@ -139,15 +143,22 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 	start := time.Now()
 	proc, err := c.r.place.Start(p)
 	if err != nil {
-		code := exitNotExecutable
-		if errors.Is(err, os.ErrNotExist) {
+		code, reason := exitNotExecutable, ReasonStartError
+		switch {
+		case errors.Is(err, os.ErrNotExist):
 			code = exitNotFound
+		case !errors.Is(err, os.ErrPermission):
+			reason = ReasonProxyError
+		}
+		if reason == ReasonStartError {
+			c.r.update(c.countRun)
 		}
 		c.r.o.Log.WarnContext(ctx, "program did not start", "container", c.spec.Name, "error", err)
-		return LastExit{Code: code, Reason: ReasonStartError, Message: err.Error(), Started: start, Finished: time.Now()}, false
+		return LastExit{Code: code, Reason: reason, Message: err.Error(), Started: start, Finished: time.Now()}, false
 	}
 	c.r.update(func() {
 		c.proc = proc
+		c.countRun()
 		c.status.State, c.status.Reason, c.status.Message = Live, "", ""
 		c.status.PID, c.status.Since = proc.PID(), start
 		c.status.Started = c.spec.Startup == nil
@@ -184,6 +195,13 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 		c.status.PID, c.status.Started, c.status.Ready = 0, false, false
 	})
 	return last, asked
+}
+
+// countRun notes one more start. As in Kubernetes, a restart counts when it
+// happens, not when the program has failed. r.mu is held.
+func (c *container) countRun() {
+	c.runs++
+	c.status.Restarts = c.runs - 1
 }
 
 // terminate ends the program: SIGTERM, and SIGKILL after the grace period or at

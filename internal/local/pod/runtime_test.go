@@ -179,7 +179,7 @@ func TestCrashLoop(t *testing.T) {
 			loop = now.Containers[0]
 			after(28 * time.Minute)
 		})
-		if loop.State != Waiting || loop.Reason != ReasonCrashLoop || loop.Restarts != 3 || loop.LastExit.Code != 1 {
+		if loop.State != Waiting || loop.Reason != ReasonCrashLoop || loop.Restarts != 2 || loop.LastExit.Code != 1 {
 			t.Errorf("container in back-off: %+v", loop)
 		}
 		var starts []string
@@ -193,8 +193,9 @@ func TestCrashLoop(t *testing.T) {
 		if diff := cmp.Diff(want, starts); diff != "" {
 			t.Errorf("starts (-want +got):\n%s", diff)
 		}
-		if st.Containers[0].Restarts != 11 {
-			t.Errorf("restarts %d, want 11", st.Containers[0].Restarts)
+		// One that has only failed, and waits, was not restarted yet.
+		if st.Containers[0].Restarts != len(want)-1 {
+			t.Errorf("restarts %d, want %d", st.Containers[0].Restarts, len(want)-1)
 		}
 	})
 }
@@ -509,6 +510,43 @@ func TestStartErrors(t *testing.T) {
 				if st.Phase != Failed || last.Code != tc.code || last.Reason != ReasonStartError || last.Message != tc.err.Error() {
 					t.Errorf("phase %s, last exit %+v", st.Phase, last)
 				}
+			})
+		})
+	}
+}
+
+// TestRestartsAreThoseThatHappened: a failure alone is none, what earlier
+// processes of the pod did counts, and a case that is gone restarts nothing.
+func TestRestartsAreThoseThatHappened(t *testing.T) {
+	missing := script{startErr: fmt.Errorf("start app: %w", os.ErrNotExist)}
+	gone := script{startErr: errors.New("start app: the case is gone")}
+	fails := script{run: time.Second, code: 1}
+	for name, tc := range map[string]struct {
+		before  int // runs under earlier processes
+		scripts []script
+		after   time.Duration
+		want    int
+	}{
+		"not yet started":           {0, []script{fails}, 0, 0},
+		"first run":                 {0, []script{fails}, 500 * time.Millisecond, 0},
+		"failed once":               {0, []script{fails}, 1500 * time.Millisecond, 1},
+		"waits for the second time": {0, []script{fails}, 5 * time.Second, 1},
+		"missing program":           {0, []script{missing}, 5 * time.Second, 1},
+		"earlier processes":         {3, []script{fails}, 500 * time.Millisecond, 3},
+		"the case dies":             {3, []script{fails, gone}, 5 * time.Second, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := bootstrap(mesh.RestartAlways, program("app"))
+				if tc.before > 0 {
+					b.Runs = map[string]int{"app": tc.before}
+				}
+				play(t, b, &stage{queue: map[string][]script{"app": tc.scripts}}, Hooks{}, func(r *Runtime) {
+					after(tc.after)
+					if st, _ := r.Status(); st.Restarts() != tc.want {
+						t.Errorf("%d restarts, want %d: %+v", st.Restarts(), tc.want, st.Containers[0])
+					}
+				})
 			})
 		})
 	}

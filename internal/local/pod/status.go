@@ -78,7 +78,7 @@ type ContainerStatus struct {
 	PID      int       `json:"pid,omitempty"` // on the host; 0 unless running
 	Started  bool      `json:"started"`       // passed its startup probe
 	Ready    bool      `json:"ready"`
-	Restarts int       `json:"restarts"`
+	Restarts int       `json:"restarts"`       // those under earlier processes of the pod included
 	Since    time.Time `json:"since,omitzero"` // start of the running program
 	LastExit *LastExit `json:"lastExit,omitempty"`
 }
