@@ -109,7 +109,7 @@ func (a *agent) run(ctx context.Context) {
 			a.sockets(&p)
 		case kindStart:
 			a.start(&p)
-		case kindReady, kindFailed, kindStarted, kindExited, kindLog, kindProbed:
+		case kindReady, kindFailed, kindStarted, kindExited, kindProbed:
 			// Not for us.
 		}
 		p.closeFDs()

@@ -2,21 +2,17 @@ package intercept
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 )
 
 // Config says what case to build. Only IP4 is required.
@@ -141,133 +137,6 @@ func Start(ctx context.Context, cfg Config) (*Case, error) {
 	return c, nil
 }
 
-// launch starts P1 in its namespaces.
-func launch(cfg *Config) (*Case, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, newSetupError(stepExec, fmt.Errorf("socketpair: %w", err))
-	}
-	theirs := os.NewFile(uintptr(pair[1]), "agent control socket")
-	defer theirs.Close()
-	ch, err := newChannel(pair[0])
-	if err != nil {
-		return nil, newSetupError(stepExec, err)
-	}
-	c := &Case{
-		cfg: *cfg, log: cfg.Log, ch: ch,
-		done: make(chan struct{}), closing: make(chan struct{}),
-		pending: map[uint32]func(packet, error){}, programs: map[int32]*Process{},
-	}
-	started := make(chan error, 1)
-	// The parent-death signal is tied to the thread that started P1, so that
-	// thread must live as long as P1. It is not given back to the scheduler.
-	go func() {
-		runtime.LockOSThread()
-		c.agent, err = startAgent(cfg.Executable, theirs)
-		started <- err
-		if err != nil {
-			return
-		}
-		if state, err := c.agent.Wait(); err != nil {
-			c.state = err.Error()
-		} else {
-			c.state = state.String()
-		}
-		close(c.done)
-	}()
-	if err := <-started; err != nil {
-		ch.close()
-		step := stepNamespaces
-		if errors.Is(err, os.ErrNotExist) {
-			step = stepExec
-		}
-		return nil, newSetupError(step, err)
-	}
-	c.pid = c.agent.Pid
-	return c, nil
-}
-
-func startAgent(executable string, control *os.File) (*os.Process, error) {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer null.Close()
-	return os.StartProcess(executable, []string{"vitrine-proxy", agentArg}, &os.ProcAttr{
-		Dir: "/",
-		// One processor is plenty for P1, and keeps it small.
-		Env:   []string{"GOMAXPROCS=1", "GOGC=50"},
-		Files: []*os.File{null, null, os.Stderr, control},
-		Sys:   agentAttr(),
-	})
-}
-
-// agentAttr are the namespaces and capabilities of P1. The user namespace maps
-// only the caller's own ids, onto themselves, which needs no privilege.
-func agentAttr() *syscall.SysProcAttr {
-	attr := &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	if rootless() {
-		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Geteuid(), HostID: os.Geteuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
-		attr.AmbientCaps = agentCaps()
-	}
-	return attr
-}
-
-func rootless() bool { return os.Geteuid() != 0 || !hasSysAdmin() }
-
-// handshake sends the request and takes over the listeners.
-func (c *Case) handshake() error {
-	hosts, err := os.ReadFile("/etc/hosts")
-	if err != nil {
-		hosts = []byte("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
-	}
-	err = c.ch.sendJSON(packet{kind: kindSetup}, setupRequest{
-		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6,
-		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files, Dirs: c.cfg.Dirs,
-		UID: os.Geteuid(), GID: os.Getegid(),
-	})
-	if err != nil {
-		return newSetupError(stepHandshake, err)
-	}
-	p, err := c.ch.receive()
-	if err != nil {
-		return newSetupError(stepHandshake, fmt.Errorf("the agent ended: %w", err))
-	}
-	switch p.kind {
-	case kindFailed:
-		var f setupFailure
-		if err := json.Unmarshal(p.body, &f); err != nil {
-			return newSetupError(stepHandshake, err)
-		}
-		return newSetupError(f.Step, &remoteError{text: f.Error, errno: syscall.Errno(f.Errno)})
-	case kindReady:
-	default:
-		p.closeFDs()
-		return newSetupError(stepHandshake, fmt.Errorf("unexpected packet of kind %d", p.kind))
-	}
-	var reply setupReply
-	if err := json.Unmarshal(p.body, &reply); err != nil {
-		p.closeFDs()
-		return newSetupError(stepHandshake, err)
-	}
-	for _, note := range reply.Notes {
-		c.log.Warn("the case is limited", "reason", note)
-	}
-	c.listeners, err = takeListeners(&p, reply.Sockets)
-	if err != nil {
-		return newSetupError(stepHandshake, err)
-	}
-	c.outbound = newListener()
-	c.pools[socketTCP4] = newSocketPool(poolSize)
-	c.pools[socketTCP6] = newSocketPool(poolSize6)
-	return nil
-}
-
 // Run serves the case until P1 is gone or ctx is done, and leaves nothing behind.
 // It returns nil after Close or when ctx is done, and an error when P1 ended by
 // itself.
@@ -339,8 +208,6 @@ func (c *Case) readEvents() {
 			}
 		case kindExited:
 			c.exited(p.a, syscall.WaitStatus(p.b))
-		case kindLog:
-			c.log.Warn("agent", "text", string(p.body))
 		case kindSetup, kindReady, kindFailed, kindStart, kindProbe, kindProbed:
 		}
 		p.closeFDs()
@@ -381,51 +248,4 @@ func (c *Case) request(p *packet, answer func(packet, error)) error {
 		}
 	}
 	return nil
-}
-
-// resolvConf is the case's resolv.conf: queries to any address are captured, the
-// search list of the host comes after ours.
-func resolvConf(cfg *Config) []byte {
-	search := append([]string(nil), cfg.Search...)
-	if host, err := os.ReadFile("/etc/resolv.conf"); err == nil {
-		search = append(search, hostSearch(string(host))...)
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "# of the glass case; every query to port 53 is answered by its proxy\nnameserver %v\n", cfg.IP4)
-	if len(search) > 0 {
-		b.WriteString("search " + strings.Join(search, " ") + "\n")
-	}
-	b.WriteString("options ndots:1\n")
-	return []byte(b.String())
-}
-
-// hostSearch reads the search list of a resolv.conf (resolv.conf(5): the last
-// "search" or "domain" line counts).
-func hostSearch(conf string) (search []string) {
-	for line := range strings.Lines(conf) {
-		fields := strings.Fields(line)
-		if len(fields) > 1 && (fields[0] == "search" || fields[0] == "domain") {
-			search = fields[1:]
-		}
-	}
-	if len(search) == 1 && search[0] == "." {
-		return nil
-	}
-	return search
-}
-
-// hostsFile is the host's file with the case's own name added.
-func hostsFile(host []byte, cfg *Config) []byte {
-	var b strings.Builder
-	b.Write(host)
-	if len(host) > 0 && host[len(host)-1] != '\n' {
-		b.WriteByte('\n')
-	}
-	if cfg.Hostname != "" {
-		fmt.Fprintf(&b, "%v\t%s\n", cfg.IP4, cfg.Hostname)
-		if cfg.IP6.IsValid() {
-			fmt.Fprintf(&b, "%v\t%s\n", cfg.IP6, cfg.Hostname)
-		}
-	}
-	return []byte(b.String())
 }

@@ -1,15 +1,11 @@
 package intercept_test
 
 import (
-	"context"
 	"errors"
-	"io"
 	"net/netip"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
 )
@@ -26,7 +22,7 @@ func ask(tb testing.TB, c *intercept.Case, source string, port uint16) (string, 
 		return "", err
 	}
 	defer conn.Close()
-	answer, err := io.ReadAll(conn)
+	answer, err := readAll(conn)
 	if err != nil {
 		tb.Fatalf("read from port %d: %v", port, err)
 	}
@@ -60,10 +56,6 @@ func TestDialFindsTheProgram(t *testing.T) {
 					t.Errorf("got %q, %v, want %q", got, err, tc.answer)
 				}
 			}
-			ports, err := c.ListeningPorts()
-			if err != nil || !slices.Equal(ports, []uint16{tc.port}) {
-				t.Errorf("ListeningPorts = %v, %v, want [%d]", ports, err, tc.port)
-			}
 			p.stdin.Close()
 			if _, exit := p.result(t); exit != (intercept.Exit{}) {
 				t.Errorf("server: %v", exit)
@@ -85,15 +77,16 @@ func TestDialRefused(t *testing.T) {
 func TestManyDials(t *testing.T) {
 	c := startCase(t, config(t))
 	role(t, c, "serve", "tcp", ":8080").ready(t)
+	ctx := testContext(t)
 	errs := make(chan error)
 	const workers, each = 100, 20
 	for range workers {
 		go func() {
 			var errAll error
 			for range each {
-				conn, err := c.Dial(t.Context(), netip.MustParseAddr("10.77.0.9"), 8080)
+				conn, err := c.Dial(ctx, netip.MustParseAddr("10.77.0.9"), 8080)
 				if err == nil {
-					_, err = io.ReadAll(conn)
+					_, err = readAll(conn)
 					conn.Close()
 				}
 				errAll = errors.Join(errAll, err)
@@ -113,8 +106,7 @@ func TestManyDials(t *testing.T) {
 func TestBurstOfDials(t *testing.T) {
 	c := startCase(t, config(t))
 	role(t, c, "serve", "tcp", ":8080").ready(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
+	ctx := testContext(t)
 	const burst = 500
 	begin := make(chan struct{})
 	errs := make(chan error)

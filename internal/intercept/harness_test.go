@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -16,8 +17,9 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
 )
 
-// patience bounds everything that should take milliseconds.
-const patience = 60 * time.Second
+// patience bounds everything that should take milliseconds. It only says when a
+// test gives up: with the race detector on a busy machine, a case takes seconds.
+const patience = 3 * time.Minute
 
 var (
 	caseIP4 = netip.MustParseAddr("10.77.0.2")
@@ -59,11 +61,31 @@ func startCase(tb testing.TB, cfg intercept.Config) *intercept.Case {
 		if err := c.Close(); err != nil {
 			tb.Errorf("Close: %v", err)
 		}
-		if err := <-ran; err != nil {
+		if err := within(tb, "Run to end", ran); err != nil {
 			tb.Errorf("Run: %v", err)
 		}
 	})
 	return c
+}
+
+// within receives from ch, and fails the test if there is nothing for too long.
+func within[T any](tb testing.TB, what string, ch <-chan T) T {
+	tb.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.NewTimer(patience).C:
+		tb.Fatalf("waited %s for %s", patience, what)
+		panic("not reached")
+	}
+}
+
+// readAll reads a connection to its end.
+func readAll(conn net.Conn) ([]byte, error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	return io.ReadAll(conn)
 }
 
 // program is a process in a case with its standard streams.
@@ -131,7 +153,7 @@ func start(tb testing.TB, c *intercept.Case, p intercept.Program) *program {
 		inW.Close()
 		outR.Close()
 		errR.Close()
-		<-prog.errout.done
+		within(tb, "the program's stderr", prog.errout.done)
 	})
 	return prog
 }
@@ -185,11 +207,7 @@ func (p *program) result(tb testing.TB) (string, intercept.Exit) {
 	if err != nil {
 		tb.Fatalf("read output: %v; stderr %s", err, p.stderr())
 	}
-	select {
-	case <-p.Done():
-	case <-time.NewTimer(patience).C:
-		tb.Fatalf("program %d does not end", p.PID())
-	}
+	within(tb, fmt.Sprintf("program %d to end", p.PID()), p.Done())
 	return string(out), p.Wait()
 }
 

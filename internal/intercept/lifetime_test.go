@@ -128,15 +128,18 @@ func TestNothingIsLeft(t *testing.T) {
 func killOne(t *testing.T, binary string, round int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, "role", "sidecar")
-	cmd.Stderr = io.Discard
-	stdout, err := cmd.StdoutPipe()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // if the tests are killed
+	cmd.WaitDelay = patience
+	stdout, w := pipe(t)
+	defer stdout.Close()
+	cmd.Stdout = w
+	err := cmd.Start()
+	w.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
 	inode := ""
+	_ = stdout.SetReadDeadline(time.Now().Add(patience))
 	out := bufio.NewReader(stdout)
 	switch round % 3 {
 	case 0: // P0 anywhere from the first instruction to a running program
@@ -151,7 +154,9 @@ func killOne(t *testing.T, binary string, round int) {
 			t.Errorf("kill agent: %v", err)
 		}
 	}
-	_, _ = io.Copy(io.Discard, out)
+	if _, err := io.Copy(io.Discard, out); err != nil {
+		t.Errorf("round %d: the case has its output open still: %v", round, err)
+	}
 	err = cmd.Wait()
 	if _, ok := errors.AsType[*exec.ExitError](err); !ok {
 		t.Errorf("round %d: the sidecar ended with %v, want an error", round, err)
@@ -215,13 +220,14 @@ func TestAgentDies(t *testing.T) {
 	if err := syscall.Kill(c.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	<-c.Done()
-	if err := <-ran; err == nil || err.Error() != "the case's agent ended: signal: killed" {
+	within(t, "the case to end", c.Done())
+	if err := within(t, "Run to end", ran); err == nil || err.Error() != "the case's agent ended: signal: killed" {
 		t.Errorf("Run: %v", err)
 	}
-	if err := <-accepted; err == nil {
+	if err := within(t, "Accept to end", accepted); err == nil {
 		t.Error("Accept gave a connection")
 	}
+	within(t, "the program to end", p.Done())
 	if exit := p.Wait(); exit != (intercept.Exit{Signal: syscall.SIGKILL}) {
 		t.Errorf("the program ended with %v", exit)
 	}

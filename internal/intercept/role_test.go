@@ -116,7 +116,7 @@ func play(role string, args []string) error {
 		}
 		fmt.Fprintln(os.Stdout, strings.Join(said, ","))
 		return nil
-	case "manyflows": // manyflows ADDR N: counts the answers to N sockets
+	case "manyflows": // manyflows ADDR N: counts the answers to N sockets, asking again as one does with UDP
 		n, err := strconv.Atoi(args[1])
 		if err != nil {
 			return err
@@ -128,10 +128,13 @@ func play(role string, args []string) error {
 				return err
 			}
 			defer c.Close()
-			fmt.Fprint(c, "hello")
-			_ = c.SetReadDeadline(time.Now().Add(patience))
-			if _, err := c.Read(make([]byte, 100)); err == nil {
-				answered++
+			for end := time.Now().Add(patience); time.Now().Before(end); {
+				fmt.Fprint(c, "hello")
+				_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+				if _, err := c.Read(make([]byte, 100)); err == nil {
+					answered++
+					break
+				}
 			}
 		}
 		fmt.Fprintln(os.Stdout, answered)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // TestAsOrdinaryUser runs all tests of this package again without root.
@@ -29,14 +30,20 @@ func TestAsOrdinaryUser(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	args := []string{"-test.v", "-test.timeout=8m"}
+	args := []string{"-test.v"}
+	if end, ok := t.Deadline(); ok { // of this run: that one is to end before, and say where it is
+		args = append(args, "-test.timeout="+(time.Until(end)-10*time.Second).String())
+	}
 	if testing.Short() {
 		args = append(args, "-test.short")
 	}
 	cmd := exec.CommandContext(t.Context(), binary, args...)
 	cmd.Dir = dir
 	cmd.Env = []string{"PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + dir, "TMPDIR=" + dir, "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential: &syscall.Credential{Uid: uid, Gid: uid}, Pdeathsig: syscall.SIGKILL, // if the tests are killed
+	}
+	cmd.WaitDelay = 10 * time.Second // what it left may have its output open
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("as uid %d: %v\n%s", uid, err, out)

@@ -24,7 +24,6 @@ const (
 	kindStart                   // P0→P1: body programRequest, fds stdin stdout stderr
 	kindStarted                 // P1→P0: a pid in the case, fds pidfd; or a errno, b exit code, body reason
 	kindExited                  // P1→P0: a pid in the case, b wait status
-	kindLog                     // P1→P0: body text of a warning
 	kindProbe                   // P0→P1: body setupRequest; try everything, for Diagnose
 	kindProbed                  // P1→P0: body []Check
 )

@@ -98,31 +98,6 @@ func FuzzCStrings(f *testing.F) {
 	})
 }
 
-func FuzzParseListening(f *testing.F) {
-	f.Add("   0: 0100007F:3A99 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1001 0 1 1 0000 100 0 0 10 0")
-	f.Add("   1: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0")
-	f.Add("  sl  local_address rem_address   st tx_queue rx_queue")
-	f.Fuzz(func(t *testing.T, line string) {
-		if at, ok := parseListening(line); ok && !at.Addr().IsValid() {
-			t.Fatalf("%q gave %v", line, at)
-		}
-	})
-}
-
-func TestParseListening(t *testing.T) {
-	for line, want := range map[string]string{
-		"   0: 0100007F:3A99 00000000:0000 0A 0":                                                           "127.0.0.1:15001",
-		"   1: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 0A 0":           "[::1]:8080",
-		"   2: 000077FD000000000000000002000000:0050 00000000000000000000000000000000:0000 0A 0":           "[fd77::2]:80",
-		"   3: 0100007F:3A99 0100007F:1234 01 0":                                                           "invalid AddrPort",
-		"  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode": "invalid AddrPort",
-	} {
-		if got, _ := parseListening(line); got.String() != want {
-			t.Errorf("%s: %v, want %s", line, got, want)
-		}
-	}
-}
-
 func FuzzParseReverse(f *testing.F) {
 	f.Add("1.0.240.240.in-addr.arpa")
 	f.Add("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.2.ip6.arpa")
