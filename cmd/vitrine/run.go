@@ -109,7 +109,7 @@ func parseRun(req *daemon.RunRequest, ports, publish, labels []string) error {
 		}
 		req.Labels[key] = value
 	}
-	return nil
+	return req.Validate()
 }
 
 func parsePort(s string) (uint16, error) {
@@ -124,8 +124,7 @@ func parsePort(s string) (uint16, error) {
 func parsePublish(s string) (mesh.Publish, error) {
 	i := strings.LastIndexByte(s, ':')
 	if i < 0 {
-		port, err := parsePort(s)
-		return mesh.Publish{Host: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), port), Port: port}, err
+		return mesh.Publish{}, fmt.Errorf("say which port of this machine leads to which of the program, as in %s:%s", s, s)
 	}
 	port, err := parsePort(s[i+1:])
 	if err != nil {
@@ -136,8 +135,8 @@ func parsePublish(s string) (mesh.Publish, error) {
 		host = "127.0.0.1:" + host
 	}
 	addr, err := netip.ParseAddrPort(host)
-	if err != nil {
-		return mesh.Publish{}, fmt.Errorf("host address: %w", err)
+	if err != nil || addr.Port() == 0 {
+		return mesh.Publish{}, fmt.Errorf("%q is not [IP:]HOSTPORT with a port of 1 to 65535", s[:i])
 	}
 	return mesh.Publish{Host: addr, Port: port}, nil
 }

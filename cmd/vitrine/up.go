@@ -32,7 +32,7 @@ func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 
 func (c *cli) upCommand() *cobra.Command {
 	cfg := daemon.Config{Version: version}
-	var detach bool
+	var detach, inBackground bool
 	cmd := &cobra.Command{
 		Use: "up -f FILE|DIR...", Short: "Run the programs of Kubernetes YAML as a mesh on this machine",
 		Long: "Run the programs of Kubernetes YAML as a mesh on this machine, without containers.\n" +
@@ -42,8 +42,11 @@ func (c *cli) upCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg.Files = append(cfg.Files, args...)
 			cfg.RunDir = c.runDir
-			if detach {
+			switch {
+			case detach:
 				return c.detach(cmd.Context(), cfg)
+			case inBackground:
+				return c.upInBackground(cmd.Context(), cfg)
 			}
 			return c.up(cmd.Context(), cfg)
 		},
@@ -51,6 +54,8 @@ func (c *cli) upCommand() *cobra.Command {
 	cmd.Flags().StringArrayVarP(&cfg.Files, "filename", "f", nil, "file or directory of YAML; - is stdin (repeatable)")
 	cmd.Flags().BoolVarP(&cfg.Watch, "watch", "w", false, "apply changes of the files; a bad edit keeps what runs")
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "go to the background once everything is ready")
+	cmd.Flags().BoolVar(&inBackground, "in-background", false, "write to vitrine.log in the data directory; what --detach starts")
+	_ = cmd.Flags().MarkHidden("in-background") // it exists
 	c.meshFlags(cmd.Flags(), &cfg)
 	return cmd
 }
@@ -62,6 +67,17 @@ func (c *cli) up(ctx context.Context, cfg daemon.Config) error {
 		return err
 	}
 	return m.Run(ctx)
+}
+
+// upInBackground is up for nobody to watch: everything goes to a log.
+func (c *cli) upInBackground(ctx context.Context, cfg daemon.Config) error {
+	log, err := daemon.OpenLog(cfg.DataDir, version)
+	if err != nil {
+		return err
+	}
+	c.out, c.errOut = log, log
+	// The error is told on standard error, which leads to the log too.
+	return errors.Join(c.up(ctx, cfg), log.Close())
 }
 
 // readStdin reads standard input if files name it.
@@ -88,6 +104,7 @@ func (c *cli) newMesh(cfg daemon.Config, stdin io.Reader) (*daemon.Mesh, error) 
 			for _, line := range bad.Lines {
 				fmt.Fprintln(c.errOut, line)
 			}
+			err = fmt.Errorf("%w; nothing was started", err)
 		}
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func (m *Mesh) reload() {
 		err = m.apply(objs, leftOut)
 	}
 	if err != nil {
-		fmt.Fprintf(m.io.Progress, "the change was not applied: %v\n", err)
+		fmt.Fprintf(m.io.Progress, "the change was not applied: %v; what runs goes on as before\n", err)
 		return
 	}
 	fmt.Fprintln(m.io.Progress, "applied the change")

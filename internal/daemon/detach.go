@@ -2,18 +2,19 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
@@ -24,10 +25,10 @@ const settleTimeout = 2 * time.Minute
 
 // StartDetached runs `vitrine up` with cfg in a session of its own and waits
 // until every workload is ready or has ended, telling progress. stdin is what
-// the file "-" reads. The mesh's own log goes to vitrine.log in the data
-// directory. If the process ends before it is ready, the error has the end of
-// that log. If workloads keep failing, or after two minutes, the error says
-// which, and the mesh goes on.
+// the file "-" reads. What the mesh and its programs write goes to OpenLog's
+// file. If the process ends before it is ready, the error has its last words. If
+// workloads keep failing, or after two minutes, the error says which, and the
+// mesh goes on.
 func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byte, progress io.Writer) (Status, error) {
 	if err := cfg.Normalize(); err != nil {
 		return Status{}, err
@@ -38,12 +39,15 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
 	}
-	logPath := filepath.Join(cfg.DataDir, "vitrine.log")
-	log, err := freshLog(logPath)
+	log, err := os.OpenFile(pod.LogPath(cfg.DataDir, ownLog), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return Status{}, fmt.Errorf("open the mesh's log: %w (choose another directory with --data-dir)", err)
 	}
 	defer log.Close()
+	before, err := log.Stat()
+	if err != nil {
+		return Status{}, fmt.Errorf("open the mesh's log: %w", err)
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return Status{}, fmt.Errorf("find vitrine: %w", err)
@@ -59,29 +63,33 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	return waitSettled(ctx, NewClient(cfg.RunDir), ended, logPath, progress)
+	return waitSettled(ctx, NewClient(cfg.RunDir), ended, lastWill{log.Name(), before.Size()}, progress)
 }
 
-// freshLog opens an empty log. What the runs before wrote, why the last one died
-// above all, is kept as PATH.1 and PATH.2.
-func freshLog(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() > 0 {
-		for i := pod.LogFiles - 1; i > 0; i-- {
-			from := path
-			if i > 1 {
-				from += "." + strconv.Itoa(i-1)
-			}
-			if err := os.Rename(from, path+"."+strconv.Itoa(i)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
+// ownLog is the log of a mesh in the background: vitrine.log in its data
+// directory.
+const ownLog = "vitrine"
+
+// OpenLog is where a mesh in the background writes: a file in its data directory
+// that is continued by the next mesh and bounded like the logs of programs. Its
+// standard output and error go there from now on, for what the Go runtime says of
+// a crash.
+func OpenLog(dataDir, version string) (io.WriteCloser, error) {
+	log, err := pod.OpenLog(dataDir, ownLog, func(f *os.File) {
+		for _, fd := range []int{1, 2} {
+			_ = unix.Dup3(int(f.Fd()), fd, 0) // nobody to tell
 		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the mesh's log: %w (choose another directory with --data-dir)", err)
 	}
-	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	fmt.Fprintf(log, "%s vitrine %s starts as process %d\n", time.Now().Format(time.RFC3339), version, os.Getpid())
+	return log, nil
 }
 
 // waitSettled asks until everything is ready, the process ends, or there is no
 // point in waiting.
-func waitSettled(ctx context.Context, client *Client, ended <-chan error, logPath string, progress io.Writer) (Status, error) {
+func waitSettled(ctx context.Context, client *Client, ended <-chan error, will lastWill, progress io.Writer) (Status, error) {
 	limit, cancel := context.WithTimeout(ctx, settleTimeout)
 	defer cancel()
 	n := newNarrator(progress, func(pod string) string {
@@ -109,7 +117,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, logPat
 		select {
 		case <-tick.C:
 		case err := <-ended:
-			return s, fmt.Errorf("the mesh ended at once: %w\n%s", errors.Join(err, errUnexpectedEnd), lastLines(logPath, 15))
+			return s, will.read(err)
 		case <-limit.Done():
 			switch {
 			case ctx.Err() != nil:
@@ -117,7 +125,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, logPat
 			case err == nil:
 				return s, notReady(pods, "are not ready after "+settleTimeout.String())
 			}
-			return s, fmt.Errorf("wait for the mesh: %w (its log is %s)", err, logPath)
+			return s, fmt.Errorf("wait for the mesh: %w (its log is %s)", err, will.path)
 		}
 	}
 }
@@ -139,12 +147,52 @@ func notReady(pods []Pod, what string) error {
 	return fmt.Errorf("%d of %d workloads %s:\n%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", len(lines), len(pods), what, strings.Join(lines, "\n"))
 }
 
-var errUnexpectedEnd = errors.New("unexpected end")
+// lastWill is where a mesh in the background writes why it ended: a log, from
+// the size on that it had before.
+type lastWill struct {
+	path string
+	from int64
+}
+
+// read is the error of a mesh that ended, err being how: the cause alone if it
+// names one, or else the end of its log.
+func (w lastWill) read(err error) error {
+	data, readErr := os.ReadFile(w.path)
+	if readErr != nil {
+		return fmt.Errorf("the mesh ended at once: %w; its log cannot be read: %w", cmp.Or(err, errNoCause), readErr)
+	}
+	if int64(len(data)) >= w.from { // otherwise the log was renamed meanwhile
+		data = data[w.from:]
+	}
+	lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
+	// The command line's last words begin with its name, one line for each reason.
+	const mark = "vitrine: "
+	last := len(lines) - 1
+	for last >= 0 && !strings.HasPrefix(lines[last], mark) {
+		last--
+	}
+	if last < 0 {
+		text := strings.Join(lines[max(0, len(lines)-lastLines):], "\n  ")
+		return fmt.Errorf("the mesh ended at once: %w; the end of its log, %s:\n  %s", cmp.Or(err, errNoCause), w.path, text)
+	}
+	first := last
+	for first > 0 && strings.HasPrefix(lines[first-1], mark) {
+		first--
+	}
+	cause := strings.TrimPrefix(strings.Join(lines[first:], "\n"), mark)
+	return fmt.Errorf("the mesh did not start: %s\n(its log is %s)", strings.ReplaceAll(cause, "\n"+mark, "\n"), w.path)
+}
+
+// errNoCause is a mesh that ended with exit code 0.
+var errNoCause = errors.New("nobody knows why")
+
+// lastLines is how much of a log is shown.
+const lastLines = 15
 
 // args is the command line of `vitrine up` that means cfg.
 func (c *Config) args(logLevel string) []string {
 	args := []string{
-		"up", "--run-dir", c.RunDir, "--data-dir", c.DataDir, "--proxy-binary", c.ProxyBinary, "--log-level", logLevel,
+		"up", "--in-background", "--run-dir", c.RunDir, "--data-dir", c.DataDir, "--proxy-binary", c.ProxyBinary, "--log-level", logLevel,
 		"--prometheus-addr", c.PrometheusAddr, "--control-addr", c.ControlAddr,
 		"--scrape-interval", c.ScrapeInterval.String(), "--retention-time", c.RetentionTime.String(),
 		"--retention-bytes", strconv.FormatInt(c.RetentionBytes, 10), "--evict-after", c.EvictAfter.String(),
@@ -159,14 +207,4 @@ func (c *Config) args(logLevel string) []string {
 		}
 	}
 	return args
-}
-
-// lastLines is the end of a text file, or why it cannot be read.
-func lastLines(path string, n int) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	lines := strings.Split(strings.TrimRight(string(data), "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

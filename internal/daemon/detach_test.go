@@ -1,30 +1,50 @@
 package daemon
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-// The log of a run that died is what one wants to read after the next start.
-func TestLogsOfEarlierRunsAreKept(t *testing.T) {
+// TestLastWill: of a mesh that did not start, the cause is told, and nothing of
+// what it or an earlier one said before.
+func TestLastWill(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vitrine.log")
-	for _, text := range []string{"first", "second", "", "third", "fourth"} {
-		f, err := freshLog(path)
-		if err != nil {
+	died := errors.New("exit status 1")
+	const before = "ready 3/3\nvitrine: the cause of an earlier end\n"
+	for name, tc := range map[string]struct {
+		log  string
+		from int64
+		err  error
+		want string
+	}{
+		"one line": {
+			before + "ready 0/2\nvitrine: port 80 is taken: stop what has it\n", int64(len(before)), died,
+			"the mesh did not start: port 80 is taken: stop what has it\n(its log is " + path + ")",
+		},
+		"several reasons and lines": {
+			"noise\nvitrine: first\nvitrine: second\nof two lines\n", 0, died,
+			"the mesh did not start: first\nsecond\nof two lines\n(its log is " + path + ")",
+		},
+		"it crashed": {
+			before + "panic: oh\n\nmain()\n", int64(len(before)), died,
+			"the mesh ended at once: exit status 1; the end of its log, " + path + ":\n  panic: oh\n  \n  main()",
+		},
+		"the log was renamed": {
+			"vitrine: full\n", 10 << 20, died,
+			"the mesh did not start: full\n(its log is " + path + ")",
+		},
+		"without a word": {
+			before, int64(len(before)), nil,
+			"the mesh ended at once: nobody knows why; the end of its log, " + path + ":\n  ",
+		},
+	} {
+		if err := os.WriteFile(path, []byte(tc.log), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteString(text); err != nil {
-			t.Fatal(err)
+		if got := (lastWill{path, tc.from}).read(tc.err).Error(); got != tc.want {
+			t.Errorf("%s: %q, want %q", name, got, tc.want)
 		}
-		f.Close()
-	}
-	for name, want := range map[string]string{path: "fourth", path + ".1": "third", path + ".2": "second"} {
-		if got, err := os.ReadFile(name); err != nil || string(got) != want {
-			t.Errorf("%s: %q, %v; want %q", filepath.Base(name), got, err, want)
-		}
-	}
-	if _, err := os.Stat(path + ".3"); err == nil {
-		t.Error("a fourth log is kept")
 	}
 }

@@ -68,7 +68,7 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	if err := cfg.Normalize(); err != nil {
 		return 0, err
 	}
-	left, err := filepath.Glob(filepath.Join(cfg.RunDir, "pods", "*", "*"))
+	left, err := filepath.Glob(filepath.Join(cfg.RunDir, podsDir, "*", "*"))
 	if err != nil || len(left) == 0 {
 		return 0, notRunning
 	}
@@ -76,7 +76,7 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	if err != nil {
 		return 0, err
 	}
-	defer lock.Close()
+	defer lock.release()
 	for _, name := range []string{controlSocket, xdsSocket} {
 		if err := removeSocket(filepath.Join(cfg.RunDir, name)); err != nil {
 			return 0, err

@@ -43,7 +43,10 @@ type ManifestError struct {
 }
 
 func (e *ManifestError) Error() string {
-	return fmt.Sprintf("%d errors in the files; nothing was started", e.Count)
+	if e.Count == 1 {
+		return "1 error in the files"
+	}
+	return fmt.Sprintf("%d errors in the files", e.Count)
 }
 
 // Mesh is one control plane: its sources, stores and servers. Make it with New
@@ -120,7 +123,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer lock.release()
 	n, claim, err := chooseNet(ctx, m.cfg.RunDir, m.cfg.DataDir)
 	if err != nil {
 		return err

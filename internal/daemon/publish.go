@@ -68,7 +68,7 @@ func checkPublished(ctx context.Context, services []mesh.Service, mine map[netip
 // control plane that was killed left behind.
 func livePods(runDir string) []*pod.Bootstrap {
 	var out []*pod.Bootstrap
-	dirs, err := filepath.Glob(filepath.Join(runDir, "pods", "*", "*"))
+	dirs, err := filepath.Glob(filepath.Join(runDir, podsDir, "*", "*"))
 	if err != nil {
 		return nil // the pattern is a constant
 	}

@@ -138,25 +138,67 @@ func (m *Mesh) runServices() []mesh.Service {
 	return slices.SortedFunc(maps.Values(merged), func(a, b mesh.Service) int { return cmp.Compare(a.Host, b.Host) })
 }
 
+// Validate tells everything that is wrong with the request itself, whatever else
+// runs in the mesh.
+func (r *RunRequest) Validate() error {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(r.Args) == 0 {
+		wrong("no command given")
+	}
+	if !validName(r.Service) {
+		wrong("service name %q: use lower-case letters, digits and dashes, at most 63", r.Service)
+	}
+	if r.Namespace != "" && !validName(r.Namespace) {
+		wrong("namespace name %q: use lower-case letters, digits and dashes, at most 63", r.Namespace)
+	}
+	if r.Version != "" && validName(r.Service) && !validName(r.setName()) {
+		wrong("version %q cannot be part of a name: use letters, digits, dots and dashes, at most %d", r.Version, max(0, 62-len(r.Service)))
+	}
+	protocols := map[uint16]string{}
+	for _, p := range r.Ports {
+		if was, twice := protocols[p.Port]; twice && was != p.Protocol {
+			wrong("port %d is given with two protocols, %q and %q: give it once", p.Port, was, p.Protocol)
+		}
+		protocols[p.Port] = p.Protocol
+	}
+	hosts := map[netip.AddrPort]uint16{}
+	for _, p := range r.Publish {
+		if port, twice := hosts[p.Host]; twice && port != p.Port {
+			wrong("%s is published for two ports, %d and %d: choose another address for one", p.Host, port, p.Port)
+		}
+		hosts[p.Host] = p.Port
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
+		switch value := r.Labels[key]; {
+		case key == "app" && value != r.Service:
+			wrong("label app is the service's name: change that")
+		case key == "version" && value != r.Version:
+			wrong("label version is set by the version: change that")
+		case !validLabel(key, value):
+			wrong("label %s=%s: use letters, digits, dashes, underscores and dots, at most 63, as Kubernetes does", key, value)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// setName is the name of the request's workload set, service and version.
+func (r *RunRequest) setName() string {
+	if r.Version == "" {
+		return r.Service
+	}
+	return r.Service + "-" + strings.ToLower(strings.NewReplacer(".", "-", "_", "-").Replace(r.Version))
+}
+
 // programOf is the workload set and the service that a request asks for.
 func programOf(r *RunRequest) (mesh.WorkloadSet, mesh.Service, error) {
-	if len(r.Args) == 0 {
-		return mesh.WorkloadSet{}, mesh.Service{}, errors.New("no command given")
+	if err := r.Validate(); err != nil {
+		return mesh.WorkloadSet{}, mesh.Service{}, err
 	}
 	r.Namespace = cmp.Or(r.Namespace, mesh.DefaultNamespace)
-	for what, name := range map[string]string{"service": r.Service, "namespace": r.Namespace} {
-		if !validName(name) {
-			return mesh.WorkloadSet{}, mesh.Service{}, fmt.Errorf("%s name %q: use lower-case letters, digits and dashes, at most 63", what, name)
-		}
-	}
 	labels := map[string]string{"app": r.Service}
-	name := r.Service
 	if r.Version != "" {
 		labels["version"] = r.Version
-		name += "-" + strings.ToLower(strings.NewReplacer(".", "-", "_", "-").Replace(r.Version))
-		if !validName(name) {
-			return mesh.WorkloadSet{}, mesh.Service{}, fmt.Errorf("version %q cannot be part of a name: use letters, digits, dots and dashes", r.Version)
-		}
 	}
 	maps.Copy(labels, r.Labels)
 	container := mesh.Container{Name: r.Service, Args: r.Args, Dir: r.Dir}
@@ -172,7 +214,7 @@ func programOf(r *RunRequest) (mesh.WorkloadSet, mesh.Service, error) {
 		}
 	}
 	set := mesh.WorkloadSet{
-		Kind: mesh.KindProgram, Namespace: r.Namespace, Name: name, Replicas: 1, Labels: labels,
+		Kind: mesh.KindProgram, Namespace: r.Namespace, Name: r.setName(), Replicas: 1, Labels: labels,
 		ServiceAccount: "default", Restart: mesh.RestartNever, GracePeriod: gracePeriod,
 		Containers: []mesh.Container{container}, Publish: r.Publish,
 	}
@@ -210,6 +252,29 @@ func (m *Mesh) readopt(live []*pod.Bootstrap) {
 			m.runs[b.Workload.Key()] = registration{service: serviceOf(&b.Set)}
 		}
 	}
+}
+
+// validLabel is Kubernetes' rule for labels: a name, after a DNS name and a slash
+// if it likes, and a value that looks like a name or is empty.
+func validLabel(key, value string) bool {
+	word := func(s string) bool {
+		return s != "" && len(s) <= 63 && !strings.ContainsFunc(s, func(r rune) bool { return !alphanumeric(r) && !strings.ContainsRune("-_.", r) }) &&
+			alphanumeric(rune(s[0])) && alphanumeric(rune(s[len(s)-1]))
+	}
+	prefix, name, ok := strings.Cut(key, "/")
+	if !ok {
+		prefix, name = "x", key
+	}
+	for part := range strings.SplitSeq(prefix, ".") {
+		if !validName(part) {
+			return false
+		}
+	}
+	return word(name) && (value == "" || word(value))
+}
+
+func alphanumeric(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }
 
 // validName is DNS-1123's rule for labels, which Kubernetes names follow.

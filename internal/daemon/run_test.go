@@ -15,7 +15,7 @@ func TestProgramOf(t *testing.T) {
 	host := netip.MustParseAddrPort("127.0.0.1:3000")
 	set, service, err := programOf(&RunRequest{
 		Service: "api", Version: "v1.2", Ports: []RunPort{{Port: 8080, Protocol: "http"}}, Args: []string{"./api"}, Dir: "/srv",
-		Publish: []mesh.Publish{{Host: host, Port: 8080}}, Labels: map[string]string{"team": "a"},
+		Publish: []mesh.Publish{{Host: host, Port: 8080}}, Labels: map[string]string{"team": "a", "example.com/tier": "Front_1.2"},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +23,7 @@ func TestProgramOf(t *testing.T) {
 	if set.Name != "api-v1-2" || set.Kind != mesh.KindProgram || set.Restart != mesh.RestartNever {
 		t.Errorf("set %s, kind %s, restart %s", set.Name, set.Kind, set.Restart)
 	}
-	if diff := cmp.Diff(map[string]string{"app": "api", "version": "v1.2", "team": "a"}, set.Labels); diff != "" {
+	if diff := cmp.Diff(map[string]string{"app": "api", "version": "v1.2", "team": "a", "example.com/tier": "Front_1.2"}, set.Labels); diff != "" {
 		t.Errorf("labels (-want +got)\n%s", diff)
 	}
 	want := mesh.Service{
@@ -37,6 +37,7 @@ func TestProgramOf(t *testing.T) {
 }
 
 func TestProgramOfRefuses(t *testing.T) {
+	host := netip.MustParseAddrPort("127.0.0.1:3000")
 	for name, r := range map[string]RunRequest{
 		"no command":    {Service: "api"},
 		"no service":    {Args: []string{"x"}},
@@ -44,6 +45,12 @@ func TestProgramOfRefuses(t *testing.T) {
 		"dash at end":   {Service: "api-", Args: []string{"x"}},
 		"bad namespace": {Service: "api", Namespace: "a/b", Args: []string{"x"}},
 		"bad version":   {Service: "api", Version: "v1/..", Args: []string{"x"}},
+		"two protocols": {Service: "api", Args: []string{"x"}, Ports: []RunPort{{80, "http"}, {80, "tcp"}}},
+		"two ports":     {Service: "api", Args: []string{"x"}, Publish: []mesh.Publish{{Host: host, Port: 1}, {Host: host, Port: 2}}},
+		"another app":   {Service: "api", Args: []string{"x"}, Labels: map[string]string{"app": "web"}},
+		"version twice": {Service: "api", Args: []string{"x"}, Labels: map[string]string{"version": "v1"}},
+		"bad label":     {Service: "api", Args: []string{"x"}, Labels: map[string]string{"team": "a b"}},
+		"bad key":       {Service: "api", Args: []string{"x"}, Labels: map[string]string{"a/b/c": "d"}},
 	} {
 		if _, _, err := programOf(&r); err == nil {
 			t.Errorf("%s: accepted", name)

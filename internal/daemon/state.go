@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -17,74 +16,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/vitrine-mesh/vitrine/internal/durable"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
-
-// Names below the run directory.
-const (
-	controlSocket = "control.sock"
-	xdsSocket     = "xds.sock"
-	lockFile      = "lock"
-	stateFile     = "mesh.json"
-)
-
-// ErrRunning says that the run directory already has a live control plane.
-var ErrRunning = errors.New("a mesh is already running")
-
-// errForeign says that a run directory, or what answers in it, is not the
-// user's own.
-var errForeign = errors.New("this is not a mesh of yours")
-
-// checkRunDir wants a directory, not a link to one, that owner owns and
-// nobody else may write to: whoever else can write there could put sockets in
-// the place of ours. Of a directory that does not exist the error is
-// fs.ErrNotExist.
-func checkRunDir(dir string, owner int) error {
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return fmt.Errorf("look at run directory: %w", err)
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != owner || info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%w: run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", errForeign, dir)
-	}
-	return nil
-}
-
-// lockRunDir makes the run directory and takes its lock for the life of the
-// returned file. The kernel drops the lock when the process dies, however it
-// dies, so a lock file is never stale.
-func lockRunDir(dir string) (*os.File, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
-	}
-	if err := checkRunDir(dir, os.Geteuid()); err != nil {
-		return nil, err
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open lock: %w (does %s belong to another user? choose another with --run-dir)", err, dir)
-	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		pid, _ := os.ReadFile(lock.Name())
-		lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w in %s (pid %s): stop it with `vitrine down`, or use another --run-dir", ErrRunning, dir, strings.TrimSpace(string(pid)))
-		}
-		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
-	}
-	if err := lock.Truncate(0); err == nil {
-		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			lock.Close()
-			return nil, fmt.Errorf("write lock: %w", err)
-		}
-	}
-	return lock, nil
-}
 
 // meshState is what a mesh remembers in its run directory.
 type meshState struct {
@@ -210,13 +146,4 @@ func findProxy() (string, error) {
 		return path, nil
 	}
 	return "", errors.New("vitrine-proxy is neither beside vitrine nor in PATH: build both with `make build`, or name it with --proxy-binary")
-}
-
-// removeSocket deletes a socket that a dead control plane left behind. The
-// caller holds the run directory's lock, so nobody serves it.
-func removeSocket(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove old socket: %w", err)
-	}
-	return nil
 }

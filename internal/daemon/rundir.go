@@ -1,0 +1,128 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Names below the run directory.
+const (
+	controlSocket = "control.sock"
+	xdsSocket     = "xds.sock"
+	lockFile      = "lock"
+	stateFile     = "mesh.json"
+	podsDir       = "pods" // local.Options.RunDir
+)
+
+// ErrRunning says that the run directory already has a live control plane.
+var ErrRunning = errors.New("a mesh is already running")
+
+// errForeign says that a run directory, or what answers in it, is not the
+// user's own.
+var errForeign = errors.New("this is not a mesh of yours")
+
+// checkRunDir wants a directory, not a link to one, that owner owns and
+// nobody else may write to: whoever else can write there could put sockets in
+// the place of ours. Of a directory that does not exist the error is
+// fs.ErrNotExist.
+func checkRunDir(dir string, owner int) error {
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return fmt.Errorf("look at run directory: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); !ok || !info.IsDir() || int(st.Uid) != owner || info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%w: run directory %s must be a directory of yours that nobody else may write to: choose another with --run-dir", errForeign, dir)
+	}
+	return nil
+}
+
+// runLock is the right to be the mesh of a run directory.
+type runLock struct {
+	dir  string
+	file *os.File
+}
+
+// lockRunDir makes the run directory and takes its lock until release. The kernel
+// drops the lock when the process dies, however it dies, so a lock file is never
+// stale.
+func lockRunDir(dir string) (*runLock, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make run directory: %w (choose another with --run-dir)", err)
+	}
+	if err := checkRunDir(dir, os.Geteuid()); err != nil {
+		return nil, err
+	}
+	for {
+		file, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, fmt.Errorf("open lock: %w (does %s belong to another user? choose another with --run-dir)", err, dir)
+		}
+		if err := takeLock(dir, file); err != nil {
+			file.Close()
+			return nil, err
+		}
+		// A mesh that ended meanwhile has removed the file that was opened: its
+		// lock is worth nothing.
+		ours, err := file.Stat()
+		if err != nil {
+			file.Close()
+			return nil, fmt.Errorf("look at lock: %w", err)
+		}
+		if now, err := os.Stat(file.Name()); err == nil && os.SameFile(ours, now) {
+			return &runLock{dir, file}, nil
+		}
+		file.Close()
+	}
+}
+
+// takeLock locks the file and writes our process number into it.
+func takeLock(dir string, file *os.File) error {
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			pid, _ := os.ReadFile(file.Name())
+			return fmt.Errorf("%w in %s (pid %s): stop it with `vitrine down`, or use another --run-dir", ErrRunning, dir, strings.TrimSpace(string(pid)))
+		}
+		return fmt.Errorf("lock %s: %w", file.Name(), err)
+	}
+	if err := file.Truncate(0); err != nil {
+		return fmt.Errorf("write lock: %w", err)
+	}
+	if _, err := file.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return fmt.Errorf("write lock: %w", err)
+	}
+	return nil
+}
+
+// release removes what nobody needs any more and gives up the lock. If programs
+// go on, their directories and the state stay for the next mesh; the directory
+// itself stays in any case, so that no other user can take its name.
+func (l *runLock) release() {
+	// Only directories that are empty can be removed, which is what is wanted.
+	pods := filepath.Join(l.dir, podsDir)
+	if namespaces, err := os.ReadDir(pods); err == nil {
+		for _, ns := range namespaces {
+			_ = os.Remove(filepath.Join(pods, ns.Name()))
+		}
+	}
+	if err := os.Remove(pods); err == nil || errors.Is(err, fs.ErrNotExist) {
+		_ = os.Remove(filepath.Join(l.dir, stateFile))
+	}
+	// While it is still locked: see lockRunDir.
+	_ = os.Remove(l.file.Name())
+	l.file.Close()
+}
+
+// removeSocket deletes a socket that a dead control plane left behind. The
+// caller holds the run directory's lock, so nobody serves it.
+func removeSocket(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove old socket: %w", err)
+	}
+	return nil
+}
