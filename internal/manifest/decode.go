@@ -27,7 +27,7 @@ func (l *loader) decodeFile(f *file) {
 		})
 	}
 	for _, doc := range docs {
-		dec := yaml.NewDecoder(bytes.NewReader(doc.data))
+		dec := yaml.NewDecoder(bytes.NewReader(yamlOfJSON(doc.data)))
 		for {
 			var root yaml.Node
 			err := dec.Decode(&root)

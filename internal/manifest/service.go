@@ -20,6 +20,13 @@ const (
 	nodePortCount = 2768
 )
 
+// transportPort is a port number of one of the two transports, whose numbers are
+// independent of each other.
+type transportPort struct {
+	number uint16
+	udp    bool
+}
+
 // publication is a Service port that is to be open on the host.
 type publication struct {
 	o    *object
@@ -214,14 +221,14 @@ func (o *object) speaks(port *mesh.ContainerPort, out *mesh.ServicePort, s *setO
 	if port == nil || out.Protocol == mesh.ProtocolAuto || port.Protocol == out.Protocol {
 		return
 	}
-	if s.declared[port.Port] != nil {
-		other := s.declared[port.Port]
+	number := transportPort{port.Port, out.Protocol == mesh.ProtocolUDP}
+	if other := s.declared[number]; other != nil {
 		o.warn(at, fmt.Sprintf("port %d of %s is said to speak %s here and %s at %s", port.Port, s.set.Name, out.Protocol, port.Protocol, other.where()),
 			"give the Service ports the same protocol")
 		return
 	}
 	port.Protocol = out.Protocol
-	s.declared[port.Port] = o
+	s.declared[number] = o
 }
 
 // publish gives every published port its address on the host. Ports that were

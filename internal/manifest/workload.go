@@ -30,12 +30,12 @@ type setObject struct {
 	path     string // of the template
 	claims   []corev1.PersistentVolumeClaim
 	set      mesh.WorkloadSet
-	declared map[uint16]*object // Service that said what a port speaks
+	declared map[transportPort]*object // Service that said what a port speaks
 }
 
 // convertSet makes a WorkloadSet of o if it owns replicas.
 func (l *loader) convertSet(o *object) {
-	s := &setObject{o: o, path: "spec.template", declared: map[uint16]*object{}}
+	s := &setObject{o: o, path: "spec.template", declared: map[transportPort]*object{}}
 	s.set = mesh.WorkloadSet{
 		Kind: mesh.WorkloadKind(o.kind), Namespace: o.namespace, Name: o.name, Source: o.where(), Replicas: 1,
 	}
