@@ -145,10 +145,12 @@ func (c *cli) downCommand() *cobra.Command {
 
 func (c *cli) doctorCommand() *cobra.Command {
 	var output string
+	var cfg daemon.Config
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Try everything that Vitrine needs of this machine", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			checks := daemon.Doctor(cmd.Context(), c.runDir)
+			cfg.RunDir = c.runDir
+			checks := daemon.Doctor(cmd.Context(), cfg)
 			failed := 0
 			for _, check := range checks {
 				if !check.OK {
@@ -169,6 +171,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 		},
 	}
 	outputFlag(cmd, &output, "text", "json")
+	addressFlags(cmd.Flags(), &cfg)
 	return cmd
 }
 

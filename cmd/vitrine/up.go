@@ -15,12 +15,17 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/daemon"
 )
 
-// meshFlags are the flags of every command that may start a control plane.
-func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
+// addressFlags say where a mesh is on the machine.
+func addressFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 	flags.StringVar(&cfg.DataDir, "data-dir", "", "directory of metrics, logs and addresses (default "+daemon.DefaultDataDir()+")")
-	flags.StringVar(&cfg.ProxyBinary, "proxy-binary", "", "the vitrine-proxy to use (default: beside vitrine, then PATH)")
 	flags.StringVar(&cfg.PrometheusAddr, "prometheus-addr", "127.0.0.1:9090", "where the Prometheus API listens")
 	flags.StringVar(&cfg.ControlAddr, "control-addr", "127.0.0.1:15014", "where the control plane's own metrics listen")
+}
+
+// meshFlags are the flags of every command that may start a control plane.
+func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
+	addressFlags(flags, cfg)
+	flags.StringVar(&cfg.ProxyBinary, "proxy-binary", "", "the vitrine-proxy to use (default: beside vitrine, then PATH)")
 	flags.DurationVar(&cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
 	flags.DurationVar(&cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
 	flags.Int64Var(&cfg.RetentionBytes, "retention-bytes", 2<<30, "how many bytes of metrics are kept; -1 is no bound")

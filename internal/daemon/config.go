@@ -80,9 +80,7 @@ type ConfigError struct{ Reasons []error }
 
 func (e *ConfigError) Error() string { return errors.Join(e.Reasons...).Error() }
 
-// Normalize fills in defaults and checks every field. Wrong values are a
-// *ConfigError.
-func (c *Config) Normalize() error {
+func (c *Config) setDefaults() {
 	setDefault(&c.RunDir, DefaultRunDir())
 	setDefault(&c.DataDir, DefaultDataDir())
 	setDefault(&c.PrometheusAddr, "127.0.0.1:9090")
@@ -92,6 +90,12 @@ func (c *Config) Normalize() error {
 	setDefault(&c.RetentionTime, 15*24*time.Hour)
 	setDefault(&c.RetentionBytes, 2<<30)
 	setDefault(&c.EvictAfter, 15*time.Minute)
+}
+
+// Normalize fills in defaults and checks every field. Wrong values are a
+// *ConfigError.
+func (c *Config) Normalize() error {
+	c.setDefaults()
 	var errs []error
 	for _, dir := range []*string{&c.RunDir, &c.DataDir} {
 		abs, err := filepath.Abs(*dir)

@@ -19,9 +19,11 @@ type Check struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// Doctor tries everything that Vitrine needs: the namespaces and rules of a
-// case in a child process, ports, limits and directories.
-func Doctor(ctx context.Context, runDir string) []Check {
+// Doctor tries everything that a mesh of this configuration needs: the
+// namespaces and rules of a case in a child process, ports, limits and
+// directories. Only the run directory and the addresses of cfg count.
+func Doctor(ctx context.Context, cfg Config) []Check {
+	cfg.setDefaults()
 	var checks []Check
 	proxy, err := findProxy()
 	check := Check{Name: "vitrine-proxy", OK: err == nil, Detail: proxy}
@@ -36,19 +38,16 @@ func Doctor(ctx context.Context, runDir string) []Check {
 	}
 	// A port is in use by us while the mesh runs; that is not a fault.
 	running := false
-	if _, err := NewClient(runDir).Status(ctx); err == nil {
+	if _, err := NewClient(cfg.RunDir).Status(ctx); err == nil {
 		running = true
 	}
 	for _, p := range []struct{ name, addr, flag string }{
-		{"Prometheus API", "127.0.0.1:9090", "--prometheus-addr"},
-		{"control-plane metrics", "127.0.0.1:15014", "--control-addr"},
+		{"Prometheus API", cfg.PrometheusAddr, "--prometheus-addr"},
+		{"control-plane metrics", cfg.ControlAddr, "--control-addr"},
 	} {
 		checks = append(checks, checkPort(ctx, p.name, p.addr, p.flag, running))
 	}
-	if runDir == "" {
-		runDir = DefaultRunDir()
-	}
-	return append(checks, checkDir("run directory", runDir, "--run-dir"), checkDir("data directory", DefaultDataDir(), "--data-dir"))
+	return append(checks, checkDir("run directory", cfg.RunDir, "--run-dir"), checkDir("data directory", cfg.DataDir, "--data-dir"))
 }
 
 func checkPort(ctx context.Context, name, addr, flag string, running bool) Check {

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // wantNothingLeft fails the test if anything of the mesh outlived it. The
@@ -17,7 +16,7 @@ import (
 // for a while.
 func (m *Mesh) wantNothingLeft() {
 	m.t.Helper()
-	Eventually(m.t, 10*time.Second, func() error {
+	Eventually(m.t, func() error {
 		return errors.Join(m.processesLeft(), m.mountsLeft(), m.socketsLeft())
 	})
 }

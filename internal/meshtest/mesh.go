@@ -17,6 +17,9 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/daemon"
 )
 
+// askFor bounds one question to a mesh, whose answer is there at once.
+const askFor = 30 * time.Second
+
 // User is an ordinary user id that tests running as root use; it needs no entry
 // in the machine's list of users.
 const User = 1001
@@ -54,16 +57,12 @@ type Mesh struct {
 // test it is stopped, and everything it made must be gone.
 func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	tb.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vt-") //nolint:usetesting // short: the paths of Unix sockets are bounded
-	if err != nil {
-		tb.Fatal(err)
-	}
+	dir := b.Dir(tb)
 	m := &Mesh{Dir: dir, t: tb, bin: b, log: &logBuffer{}, namespaces: map[string]*os.File{}}
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("the mesh's output:\n%s\nwarnings of its proxies:\n%s", m.log, m.warnings())
 		}
-		os.RemoveAll(dir)
 	})
 	if o.AsUser && os.Geteuid() == 0 {
 		m.credential = &syscall.Credential{Uid: User, Gid: User}
@@ -87,7 +86,7 @@ func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	for _, f := range o.Rules {
 		args = append(args, "--rules", f)
 	}
-	m.cmd = m.command(args...)
+	m.cmd = m.command(context.Background(), args...)
 	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
 	if err := m.cmd.Start(); err != nil {
 		tb.Fatal(err)
@@ -131,10 +130,11 @@ func MakeDir(tb testing.TB, path string) string {
 	return path
 }
 
-// command is one of vitrine as the mesh's user.
-func (m *Mesh) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(m.bin.Path("vitrine"), args...)
+// command is one of vitrine as the mesh's user. It is killed when ctx ends.
+func (m *Mesh) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, m.bin.Path("vitrine"), args...)
 	cmd.Dir = m.Dir
+	cmd.WaitDelay = 10 * time.Second // what it started may have its output still
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.credential, Pdeathsig: syscall.SIGKILL}
 	if m.credential != nil {
 		cmd.Env = append(os.Environ(), "HOME="+m.Dir, "XDG_RUNTIME_DIR=", "XDG_DATA_HOME=")
@@ -145,10 +145,13 @@ func (m *Mesh) command(args ...string) *exec.Cmd {
 // CLI runs `vitrine ARGS` for this mesh and returns what it prints.
 func (m *Mesh) CLI(args ...string) string {
 	m.t.Helper()
-	cmd := m.command(append([]string{"--run-dir", m.runDir()}, args...)...)
+	ctx, cancel := context.WithTimeoutCause(m.t.Context(), Patience, fmt.Errorf("it did not end within %s", Patience))
+	defer cancel()
+	cmd := m.command(ctx, append([]string{"--run-dir", m.runDir()}, args...)...)
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
+		err = errors.Join(err, context.Cause(ctx))
 		m.t.Fatalf("vitrine %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errOut.String())
 	}
 	return out.String()
@@ -158,8 +161,10 @@ func (m *Mesh) CLI(args ...string) string {
 // every proxy has its configuration.
 func (m *Mesh) WaitSettled() {
 	m.t.Helper()
-	Eventually(m.t, 90*time.Second, func() error {
-		s, err := m.Client.Status(m.t.Context())
+	Eventually(m.t, func() error {
+		ctx, cancel := context.WithTimeout(m.t.Context(), askFor)
+		defer cancel()
+		s, err := m.Client.Status(ctx)
 		if err != nil {
 			return err
 		}
@@ -167,7 +172,7 @@ func (m *Mesh) WaitSettled() {
 		if !s.Settled {
 			return fmt.Errorf("%d of %d workloads are ready", s.Ready, s.Workloads)
 		}
-		pods, err := m.Client.Pods(m.t.Context())
+		pods, err := m.Client.Pods(ctx)
 		if err != nil {
 			return err
 		}
@@ -184,7 +189,9 @@ func (m *Mesh) WaitSettled() {
 // Pods lists the workloads that run.
 func (m *Mesh) Pods() []daemon.Pod {
 	m.t.Helper()
-	pods, err := m.Client.Pods(m.t.Context())
+	ctx, cancel := context.WithTimeout(m.t.Context(), askFor)
+	defer cancel()
+	pods, err := m.Client.Pods(ctx)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -194,7 +201,9 @@ func (m *Mesh) Pods() []daemon.Pod {
 // remember notes the network namespaces of all programs that run now.
 func (m *Mesh) remember() {
 	own, _ := os.Readlink("/proc/self/ns/net")
-	pods, err := m.Client.Pods(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+	defer cancel()
+	pods, err := m.Client.Pods(ctx)
 	if err != nil {
 		m.t.Errorf("list the pods: %v", err)
 	}
@@ -229,10 +238,10 @@ func (m *Mesh) Stop() {
 	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		m.t.Errorf("stop the mesh: %v", err)
 	}
-	kill := time.AfterFunc(60*time.Second, func() { _ = m.cmd.Process.Kill() })
+	kill := time.AfterFunc(Patience, func() { _ = m.cmd.Process.Kill() })
 	err := m.cmd.Wait()
 	if !kill.Stop() {
-		err = errors.Join(err, errors.New("it did not end within a minute"))
+		err = errors.Join(err, fmt.Errorf("it did not end within %s", Patience))
 	}
 	if err != nil {
 		m.t.Errorf("the mesh ended with %v", err)

@@ -2,11 +2,14 @@ package meshtest
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
-	"syscall"
+	"strings"
 	"time"
 )
 
@@ -16,7 +19,7 @@ type Program struct {
 	m    *Mesh
 	cmd  *exec.Cmd
 	in   io.WriteCloser
-	out  *bufio.Reader
+	out  *lines
 	log  *logBuffer
 	done bool
 }
@@ -25,7 +28,7 @@ type Program struct {
 // test, before the mesh.
 func (m *Mesh) Run(args ...string) *Program {
 	m.t.Helper()
-	p := &Program{m: m, cmd: m.command(append([]string{"--run-dir", m.runDir(), "run"}, args...)...), log: &logBuffer{}}
+	p := &Program{m: m, cmd: m.command(context.Background(), append([]string{"--run-dir", m.runDir(), "run"}, args...)...), log: &logBuffer{}}
 	p.cmd.Stderr = p.log
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
@@ -35,7 +38,7 @@ func (m *Mesh) Run(args ...string) *Program {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	p.out = bufio.NewReader(out)
+	p.out = newLines(out)
 	if err := p.cmd.Start(); err != nil {
 		m.t.Fatal(err)
 	}
@@ -59,11 +62,11 @@ func (p *Program) Send(request any) {
 // Receive reads the next answer.
 func (p *Program) Receive(answer any) {
 	p.m.t.Helper()
-	line, err := p.out.ReadBytes('\n')
+	line, err := p.out.next()
 	if err != nil {
 		p.m.t.Fatalf("the program did not answer: %v\n%s", err, p.log)
 	}
-	if err := json.Unmarshal(line, answer); err != nil {
+	if err := json.Unmarshal([]byte(line), answer); err != nil {
 		p.m.t.Fatalf("the program answered %s: %v", line, err)
 	}
 }
@@ -84,13 +87,51 @@ func (p *Program) Stop() {
 	}
 	p.done = true
 	p.in.Close()
-	kill := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Signal(syscall.SIGKILL) })
-	_, _ = io.Copy(io.Discard, p.out)
-	err := p.cmd.Wait()
+	kill := time.AfterFunc(Patience, func() { _ = p.cmd.Process.Kill() })
+	err := p.out.rest()
+	err = errors.Join(err, p.cmd.Wait())
 	if !kill.Stop() {
-		err = fmt.Errorf("it did not end: %w", err)
+		err = fmt.Errorf("it did not end within %s: %w", Patience, err)
 	}
 	if err != nil {
 		p.m.t.Errorf("the program ended with %v\n%s", err, p.log)
 	}
+}
+
+// answerWithin bounds the time for one answer, which may take a minute of load.
+const answerWithin = 10 * time.Minute
+
+// lines reads a pipe, with deadlines.
+type lines struct {
+	pipe io.Reader
+	buf  *bufio.Reader
+}
+
+func newLines(pipe io.Reader) *lines { return &lines{pipe, bufio.NewReader(pipe)} }
+
+// limit sets the deadline of what is read next.
+func (l *lines) limit(d time.Duration) error {
+	f, ok := l.pipe.(*os.File) // what exec.Cmd makes
+	if !ok {
+		return fmt.Errorf("a %T has no deadline", l.pipe)
+	}
+	return f.SetReadDeadline(time.Now().Add(d))
+}
+
+// next is the next line, without its end.
+func (l *lines) next() (string, error) {
+	if err := l.limit(answerWithin); err != nil {
+		return "", err
+	}
+	line, err := l.buf.ReadString('\n')
+	return strings.TrimSuffix(line, "\n"), err
+}
+
+// rest drops everything up to the end of the pipe.
+func (l *lines) rest() error {
+	if err := l.limit(Patience + 10*time.Second); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, l.buf)
+	return err
 }

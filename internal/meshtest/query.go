@@ -79,7 +79,7 @@ func (m *Mesh) Get(address string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: askFor, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (m *Mesh) WaitScraped() {
 	since := time.Now()
 	// timestamp() of anything but a selector is the time of the evaluation.
 	const expr = `timestamp(up{job="kubernetes-pods"}) and (up{job="kubernetes-pods"} == 1)`
-	Eventually(m.t, 40*time.Second, func() error {
+	Eventually(m.t, func() error {
 		samples, err := m.Query(expr)
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -44,7 +43,6 @@ func TestKill(t *testing.T) {
 	}
 	t.Logf("seed %d: %s=%d repeats this run", seed, seedEnv, seed)
 	var total atomic.Int64
-	var begin sync.Mutex
 	t.Cleanup(func() {
 		t.Logf("%d calls succeeded while no control plane was there, none failed", total.Load())
 	})
@@ -57,19 +55,16 @@ func TestKill(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := rand.New(rand.NewPCG(seed, uint64(session)))
-			total.Add(int64(play(t, r, &begin, asUser)))
+			total.Add(int64(play(t, r, asUser)))
 		})
 	}
 }
 
 // play is the life of one mesh. It returns how many calls were made while it had
 // no control plane.
-func play(t *testing.T, r *rand.Rand, begin *sync.Mutex, asUser bool) (alone int) {
+func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
 	t.Helper()
 	w := newWorld(t, asUser)
-	// Two meshes that begin in the same moment may choose the same network: a
-	// mesh takes it with its first pod, not before.
-	begin.Lock()
 	w.start()
 	// The first control plane may die while it starts everything.
 	if r.IntN(3) == 0 {
@@ -78,7 +73,6 @@ func play(t *testing.T, r *rand.Rand, begin *sync.Mutex, asUser bool) (alone int
 		w.start()
 	}
 	pods := w.settled()
-	begin.Unlock()
 	killed := map[string]bool{} // pods whose next death would be met with a back-off of seconds
 	for round := range roundsPerSession {
 		victim := &pods[r.IntN(len(pods))]
@@ -166,7 +160,7 @@ func (w *world) wantOnlyPods(pods []daemon.Pod) {
 func (w *world) losePod(p *daemon.Pod, pid int) {
 	w.t.Helper()
 	endure(w.t, pid)
-	meshtest.Eventually(w.t, 20*time.Second, func() error {
+	meshtest.Eventually(w.t, func() error {
 		pods, err := w.pods()
 		if err != nil {
 			return err

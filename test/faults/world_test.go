@@ -2,6 +2,7 @@ package faults
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,24 +105,18 @@ type world struct {
 
 func newWorld(t *testing.T, asUser bool) *world {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "vf-") //nolint:usetesting // short: the paths of Unix sockets are bounded
+	dir := bins.Dir(t)
+	port, err := bins.Port()
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: dir, namespaces: map[string]*os.File{}, links: links(t)}
-	t.Cleanup(func() { os.RemoveAll(dir) })
+	w := &world{t: t, dir: dir, port: port, namespaces: map[string]*os.File{}, links: links(t)}
 	if asUser {
 		w.credential = &syscall.Credential{Uid: meshtest.User, Gid: meshtest.User}
 		if err := os.Chown(dir, meshtest.User, meshtest.User); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, w.port, _ = net.SplitHostPort(ln.Addr().String())
-	ln.Close()
 	yaml := strings.ReplaceAll(manifest, "PORT", w.port)
 	if err := os.WriteFile(filepath.Join(dir, "mesh.yaml"), []byte(yaml), 0o644); err != nil {
 		t.Fatal(err)
@@ -142,9 +137,11 @@ func newWorld(t *testing.T, asUser bool) *world {
 
 func (w *world) runDir() string { return filepath.Join(w.dir, "r") }
 
-func (w *world) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(bins.Path("vitrine"), args...)
+// command is one of vitrine, which is killed when ctx ends.
+func (w *world) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, bins.Path("vitrine"), args...)
 	cmd.Dir = w.dir
+	cmd.WaitDelay = 10 * time.Second // the pods go on, and what is open in them
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: w.credential}
 	cmd.Env = []string{"HOME=" + w.dir, "FAULTS=" + w.dir, "PATH=" + filepath.Join(bins.Root, "bin") + ":/usr/bin:/bin"}
 	return cmd
@@ -153,7 +150,7 @@ func (w *world) command(args ...string) *exec.Cmd {
 // start starts a control plane, without waiting for anything.
 func (w *world) start() {
 	w.t.Helper()
-	w.up = w.command("up", "-f", "mesh.yaml", "--run-dir", w.runDir(), "--data-dir", filepath.Join(w.dir, "d"),
+	w.up = w.command(context.Background(), "up", "-f", "mesh.yaml", "--run-dir", w.runDir(), "--data-dir", filepath.Join(w.dir, "d"),
 		"--prometheus-addr", "127.0.0.1:0", "--control-addr", "127.0.0.1:0")
 	w.up.Stdout, w.up.Stderr = &w.output, &w.output
 	if err := w.up.Start(); err != nil {
@@ -176,7 +173,12 @@ func (w *world) stop() {
 	if err := w.up.Process.Signal(syscall.SIGINT); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := w.up.Wait(); err != nil {
+	kill := time.AfterFunc(meshtest.Patience, func() { _ = w.up.Process.Kill() })
+	err := w.up.Wait()
+	if !kill.Stop() {
+		err = fmt.Errorf("it did not end within %s: %w", meshtest.Patience, err)
+	}
+	if err != nil {
 		w.t.Errorf("vitrine up: %v", err)
 	}
 }
@@ -184,7 +186,9 @@ func (w *world) stop() {
 // pods asks the control plane, which answers its own user only, by the command
 // line.
 func (w *world) pods() (pods []daemon.Pod, err error) {
-	cmd := w.command("ps", "--run-dir", w.runDir(), "-o", "json")
+	ctx, cancel := context.WithTimeout(w.t.Context(), 30*time.Second)
+	defer cancel()
+	cmd := w.command(ctx, "ps", "--run-dir", w.runDir(), "-o", "json")
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("vitrine ps: %w", err)
@@ -197,7 +201,7 @@ func (w *world) pods() (pods []daemon.Pod, err error) {
 func (w *world) settled() []daemon.Pod {
 	w.t.Helper()
 	var pods []daemon.Pod
-	meshtest.Eventually(w.t, 30*time.Second, func() error {
+	meshtest.Eventually(w.t, func() error {
 		var err error
 		if pods, err = w.pods(); err != nil {
 			return err
@@ -238,7 +242,7 @@ type calls struct {
 func (w *world) calls() calls {
 	w.t.Helper()
 	var c calls
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://127.0.0.1:" + w.port + "/")
 	if err != nil {
 		w.t.Fatalf("ask the caller: %v", err)
@@ -258,7 +262,7 @@ func (w *world) calls() calls {
 func (w *world) flowing(since calls, n int) calls {
 	w.t.Helper()
 	var now calls
-	meshtest.Eventually(w.t, 10*time.Second, func() error {
+	meshtest.Eventually(w.t, func() error {
 		if now = w.calls(); now.OK < since.OK+n {
 			return fmt.Errorf("%d calls succeeded in time", now.OK-since.OK)
 		}
@@ -298,7 +302,7 @@ func (w *world) processes() []*os.Process {
 // directories, and nothing on the machine itself.
 func (w *world) wantOnly(pods []daemon.Pod, controlPlane bool) {
 	w.t.Helper()
-	meshtest.Eventually(w.t, 10*time.Second, func() error {
+	meshtest.Eventually(w.t, func() error {
 		var errs []error
 		want := map[int]string{}
 		wantNS := map[string]bool{}

@@ -71,7 +71,7 @@ func startEnvoy(t *testing.T, node, api, socket string) *envoy {
 	start(t, 20*time.Second, tool(t, "interop/envoy"), "-c", config, "--admin-address-path", admin, "--disable-hot-restart",
 		"--concurrency", "1", "--log-level", "warning", "--drain-time-s", "1", "--parent-shutdown-time-s", "2")
 	e := &envoy{t: t}
-	meshtest.Eventually(t, 30*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		addr, err := os.ReadFile(admin)
 		if err != nil {
 			return err
@@ -185,7 +185,7 @@ func TestEnvoyRunsFromOurADS(t *testing.T) {
 				}
 				return nil
 			}
-			meshtest.Eventually(t, 30*time.Second, ready)
+			meshtest.Eventually(t, ready)
 			vip := checkDump(t, e)
 			checkRefused(t, m, e)
 

@@ -221,7 +221,7 @@ func startMesh(t *testing.T, yaml string, args ...string) *meshRun {
 		"--prometheus-addr", "127.0.0.1:0", "--control-addr", "127.0.0.1:0",
 	}, args...)...)
 	m.client = daemon.NewClient(m.runDir)
-	meshtest.Eventually(t, 2*time.Minute, func() error {
+	meshtest.Eventually(t, func() error {
 		m.status, err = m.client.Status(t.Context())
 		if err == nil && !m.status.Settled {
 			err = fmt.Errorf("%d of %d workloads are ready", m.status.Ready, m.status.Workloads)

@@ -34,7 +34,7 @@ func startPrometheus(t *testing.T) string {
 	start(t, 20*time.Second, "prometheus", "--config.file", config, "--storage.tsdb.path", filepath.Join(dir, "data"),
 		"--web.listen-address", addr, "--web.enable-remote-write-receiver", "--log.level", "warn")
 	base := "http://" + addr
-	meshtest.Eventually(t, 30*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		_, err := get(t, base+"/-/ready")
 		return err
 	})
@@ -73,7 +73,7 @@ func TestRealPrometheusAsStore(t *testing.T) {
 	m := startMesh(t, withCaller(t), "--remote-write", base+"/api/v1/write", "--query-url", base)
 	own := m.status.Prometheus
 	for _, store := range []string{own, base} {
-		meshtest.Eventually(t, 2*time.Minute, func() error {
+		meshtest.Eventually(t, func() error {
 			got, err := scalar(t, store, requests)
 			if err == nil && got != "100" {
 				err = fmt.Errorf("%s has %s requests, want 100", store, got)
@@ -99,7 +99,7 @@ func TestRealPrometheusAsStore(t *testing.T) {
 	if err != nil || !regexp.MustCompile(`(?m)\b100$`).MatchString(strings.TrimSpace(out)) {
 		t.Errorf("vitrine query: %s, %v", out, err)
 	}
-	meshtest.Eventually(t, 30*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		out, err := m.cli(t, "graph", "--window", "5m")
 		if err == nil && !regexp.MustCompile(`(?m)^caller\S*\s+web\S*\s+web\.default\s+http\s`).MatchString(out) {
 			err = fmt.Errorf("no edge from caller to web in\n%s", out)
@@ -113,7 +113,7 @@ func TestRealPrometheusAsStore(t *testing.T) {
 func TestPromtool(t *testing.T) {
 	m := startMesh(t, withCaller(t))
 	base := m.status.Prometheus
-	meshtest.Eventually(t, 2*time.Minute, func() error {
+	meshtest.Eventually(t, func() error {
 		out, err := command(t, "promtool", "query", "instant", base, requests)
 		if err == nil && !strings.Contains(out, "=> 100 @") {
 			err = fmt.Errorf("promtool query instant: %s", out)

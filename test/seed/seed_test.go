@@ -73,7 +73,7 @@ func wantEdges(t *testing.T, m *meshtest.Mesh) {
 	t.Helper()
 	want := words(t, filepath.Join(bin.Module, "demo", "edges.txt"))
 	slices.Sort(want)
-	meshtest.Eventually(t, 40*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		got, err := edges(m.CLI("graph", "-o", "json", "--window", "1m"))
 		if err != nil {
 			t.Fatal(err)
@@ -127,7 +127,7 @@ func closeShop(t *testing.T, m *meshtest.Mesh, shop, ledger string) {
 	if err := os.WriteFile(shop, data[:i], 0o644); err != nil {
 		t.Fatal(err)
 	}
-	meshtest.Eventually(t, 40*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		if _, err := os.Stat(ledger); err != nil {
 			return fmt.Errorf("the load has not ended: %w", err)
 		}
@@ -232,7 +232,7 @@ func wantAnswers(t *testing.T, m *meshtest.Mesh) {
 	if len(expressions) != 21 {
 		t.Errorf("%d expressions in testdata/seed.txt, 21 in the article", len(expressions))
 	}
-	meshtest.Eventually(t, time.Minute, func() error {
+	meshtest.Eventually(t, func() error {
 		var errs []error
 		for _, e := range expressions {
 			if _, excepted := exceptions[e.name]; !excepted {
@@ -316,7 +316,7 @@ func wantFigures(t *testing.T, m *meshtest.Mesh) {
 func wantRules(t *testing.T, m *meshtest.Mesh) {
 	t.Helper()
 	type rule struct{ Name, Query, Health, Type, LastError string }
-	meshtest.Eventually(t, 30*time.Second, func() error {
+	meshtest.Eventually(t, func() error {
 		var data struct {
 			Groups []struct {
 				Name  string

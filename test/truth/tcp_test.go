@@ -71,7 +71,7 @@ func (b *books) tcp() {
 		}
 	}
 	b.t.Logf("wanted: %v", want)
-	meshtest.Eventually(b.t, liveReport, func() error {
+	meshtest.Eventually(b.t, func() error {
 		samples, err := b.mesh.ProxyMetrics()
 		if err != nil {
 			return err
