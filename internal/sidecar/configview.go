@@ -1,9 +1,6 @@
 package sidecar
 
 import (
-	"cmp"
-	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/netip"
@@ -31,59 +28,24 @@ func (v *configView) Current() (cfg *mesh.NodeConfig, version string, updated ti
 	return v.px.Config(), st.Version, st.LastApplied
 }
 
-// Resources implements admin.Config: the parts of xds.Dump, one by one.
+// Resources implements admin.Config.
 func (v *configView) Resources() ([]admin.Resource, error) {
 	cfg := v.px.Config()
 	if cfg == nil {
 		return nil, nil
 	}
-	data, err := xds.Dump(cfg)
+	documents, err := xds.Documents(cfg)
 	if err != nil {
 		return nil, err
 	}
-	type state struct {
-		Cluster, Listener json.RawMessage
-		Routes            json.RawMessage `json:"route_config"`
-		Endpoints         json.RawMessage `json:"endpoint_config"`
+	kinds := map[xds.Kind]admin.ResourceKind{
+		xds.CDS: admin.ResourceCluster, xds.EDS: admin.ResourceEndpoints, xds.LDS: admin.ResourceListener, xds.RDS: admin.ResourceRoute,
 	}
-	var dump struct {
-		Configs []struct {
-			Clusters  []state `json:"dynamic_active_clusters"`
-			Listeners []struct {
-				Active state `json:"active_state"`
-			} `json:"dynamic_listeners"`
-			Routes    []state `json:"dynamic_route_configs"`
-			Endpoints []state `json:"dynamic_endpoint_configs"`
-		}
+	out := make([]admin.Resource, 0, len(documents))
+	for _, d := range documents {
+		out = append(out, admin.Resource{Kind: kinds[d.Kind], Name: d.Name, JSON: d.JSON})
 	}
-	if err := json.Unmarshal(data, &dump); err != nil {
-		return nil, fmt.Errorf("read configuration dump: %w", err)
-	}
-	var out []admin.Resource
-	add := func(kind admin.ResourceKind, body json.RawMessage) {
-		var named struct {
-			Name    string
-			Cluster string `json:"cluster_name"` // ClusterLoadAssignment has no name
-		}
-		if err = json.Unmarshal(body, &named); err == nil {
-			out = append(out, admin.Resource{Kind: kind, Name: cmp.Or(named.Name, named.Cluster), JSON: body})
-		}
-	}
-	for _, c := range dump.Configs {
-		for _, x := range c.Clusters {
-			add(admin.ResourceCluster, x.Cluster)
-		}
-		for _, x := range c.Listeners {
-			add(admin.ResourceListener, x.Active.Listener)
-		}
-		for _, x := range c.Routes {
-			add(admin.ResourceRoute, x.Routes)
-		}
-		for _, x := range c.Endpoints {
-			add(admin.ResourceEndpoints, x.Endpoints)
-		}
-	}
-	return out, err
+	return out, nil
 }
 
 // Clusters implements admin.Clusters.

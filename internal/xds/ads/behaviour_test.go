@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -18,13 +17,9 @@ import (
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/common/expfmt"
-	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/vitrine-mesh/vitrine/internal/control"
-	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/xds"
 	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
 )
@@ -144,7 +139,28 @@ func serveForeign(t *testing.T, socket string, f *foreign) {
 	t.Cleanup(func() { server.Stop(); done.Wait() })
 }
 
-// TestOneBadResource: of a response with a bad resource the others count.
+// TestRefusedLastGood: the last good configuration is refused while a stream is
+// open, on which the control plane was told that the proxy has it. The proxy
+// asks for everything anew, and does not end up with nothing.
+func TestRefusedLastGood(t *testing.T) {
+	socket, lastGood := socketPath(t), filepath.Join(t.TempDir(), "last")
+	p := newPlane(t, world(2), 0)
+	p.serve(t, socket)
+	n := startClient(t, socket, "node", lastGood)
+	n.wants(t, world(2))
+	n.stop()
+	p.set(nil)
+	refusal := errors.New("port 80 is taken")
+	n = startRefusingClient(t, socket, "node", lastGood, &refusal)
+	n.wants(t, world(2)) // the last good one, refused
+	n.refuse.Store(nil)
+	p.set(world(2))
+	n.wants(t, world(2))
+	eventually(t, "in sync", func() bool { st := n.Status(); return st.LastError == "" && st.Version != "" })
+}
+
+// TestOneBadResource: of a response with a bad resource the others count, and
+// its status tells of it until it comes in a good version.
 func TestOneBadResource(t *testing.T) {
 	socket := socketPath(t)
 	answers := make(chan *discoverypb.DeltaDiscoveryRequest, 100)
@@ -172,6 +188,23 @@ func TestOneBadResource(t *testing.T) {
 				return nil //nolint:nilerr // the client went away
 			}
 			answers <- r
+			var more discoverypb.DeltaDiscoveryResponse
+			switch r.GetResponseNonce() {
+			case "x": // another resource is good
+				more.Nonce, more.Resources = "y", m.GetResources()[:1]
+				more.Resources[0].Version = "newer"
+			case "y": // and then this one, too
+				r := resources[xds.CDS][2]
+				more.Nonce, more.Resources = "z", []*discoverypb.Resource{{
+					Name: r.Name, Version: r.Version + "b", Resource: &anypb.Any{TypeUrl: m.GetTypeUrl(), Value: r.Body},
+				}}
+			default:
+				continue
+			}
+			more.TypeUrl = m.GetTypeUrl()
+			if err := s.Send(&more); err != nil {
+				return err
+			}
 		}
 	}})
 	n := startClient(t, socket, "node", "")
@@ -180,15 +213,21 @@ func TestOneBadResource(t *testing.T) {
 	if diff := cmp.Diff(slices.Delete(want.Clusters, 2, 3), n.next(t).Clusters, byValue); diff != "" {
 		t.Errorf("clusters (-want +got):\n%s", diff)
 	}
+	refusal := fmt.Sprintf("cds %q: envoy.config.cluster.v3.Cluster: field 1023 is not supported", bad)
 	for r := range answers {
-		if r.GetResponseNonce() != "x" {
-			continue
+		switch got := r.GetErrorDetail().GetMessage(); r.GetResponseNonce() {
+		case "x":
+			if got != refusal {
+				t.Errorf("refused with %q, want %q", got, refusal)
+			}
+		case "y":
+			if got != "" {
+				t.Errorf("what is good is refused with %q", got)
+			}
+		case "z":
+			eventually(t, "all is well", func() bool { return n.Status().LastError == "" })
+			return
 		}
-		want := fmt.Sprintf("cds %q: envoy.config.cluster.v3.Cluster: field 1023 is not supported", bad)
-		if got := r.GetErrorDetail().GetMessage(); got != want {
-			t.Errorf("refused with %q, want %q", got, want)
-		}
-		return
 	}
 }
 
@@ -263,187 +302,6 @@ func TestConnectedButUnknown(t *testing.T) {
 	n.wants(t, world(3))
 }
 
-// generated connects with generated code, as Envoy or grpc would.
-func generated(t *testing.T, socket string) discoverypb.AggregatedDiscoveryServiceClient {
-	t.Helper()
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return discoverypb.NewAggregatedDiscoveryServiceClient(conn)
-}
-
-// TestDeltaOrderAndNames reads what the server sends with generated code: new
-// things in the order clusters, endpoints, listeners, routes; things that are
-// gone in the opposite order; only the names asked for.
-func TestDeltaOrderAndNames(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask := func(r *discoverypb.DeltaDiscoveryRequest) {
-		t.Helper()
-		if err := s.Send(r); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var last *discoverypb.DeltaDiscoveryResponse
-	get := func() string {
-		t.Helper()
-		if last, err = s.Recv(); err != nil {
-			t.Fatal(err)
-		}
-		k, _ := xds.KindOf(last.GetTypeUrl())
-		out := []string{k.String()}
-		for _, r := range last.GetResources() {
-			out = append(out, "+"+strings.TrimSuffix(r.GetName(), ".default.svc.cluster.local"))
-		}
-		for _, name := range last.GetRemovedResources() {
-			out = append(out, "-"+strings.TrimSuffix(name, ".default.svc.cluster.local"))
-		}
-		return strings.Join(out, " ")
-	}
-	ack := func() {
-		ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: last.GetTypeUrl(), ResponseNonce: last.GetNonce()})
-	}
-	expect := func(want string) {
-		t.Helper()
-		if got := get(); got != want {
-			t.Fatalf("got %q, want %q", got, want)
-		}
-	}
-	ask(&discoverypb.DeltaDiscoveryRequest{Node: &corepb.Node{Id: "envoy"}, TypeUrl: xds.CDS.TypeURL()})
-	expect("cds +PassthroughCluster +outbound|80||svc-0000 +outbound|80||svc-0001")
-	ack()
-	names := []string{"outbound|80||svc-0000.default.svc.cluster.local", "outbound|80||svc-0002.default.svc.cluster.local"}
-	ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNamesSubscribe: names})
-	expect("eds +outbound|80||svc-0000 -outbound|80||svc-0002")
-	ack()
-	ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.LDS.TypeURL()})
-	expect("lds +0.0.0.0_80")
-	ack()
-	ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.RDS.TypeURL(), ResourceNamesSubscribe: []string{"80"}})
-	expect("rds +80")
-	ack()
-	p.set(world(3))
-	expect("cds +outbound|80||svc-0002")
-	ackLater := last
-	expect("eds +outbound|80||svc-0002")
-	ack()
-	expect("rds +80")
-	ack()
-	p.set(world(4)) // waits for the answer that is missing
-	p.set(world(1))
-	ask(&discoverypb.DeltaDiscoveryRequest{
-		TypeUrl: ackLater.GetTypeUrl(), ResponseNonce: ackLater.GetNonce(), ErrorDetail: &statuspb.Status{Code: 3, Message: "no"},
-	})
-	expect("rds +80")
-	ack()
-	expect("eds -outbound|80||svc-0002")
-	ack()
-	expect("cds -outbound|80||svc-0001 -outbound|80||svc-0002")
-	ack()
-	eventually(t, "the refusal is over", func() bool { ts := typeOf(p, xds.CDS); return ts.InSync() })
-	if want := `pilot_total_xds_rejects{type="cds"} 1` + "\n"; !strings.Contains(metricsOf(t, p), want) {
-		t.Errorf("metrics lack %q", want)
-	}
-	ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNamesSubscribe: names[:1]}) // asks again
-	expect("eds +outbound|80||svc-0000")
-}
-
-// TestStateOfTheWorld reads the same with the older protocol.
-func TestStateOfTheWorld(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	s, err := generated(t, socket).StreamAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	round := func(r *discoverypb.DiscoveryRequest, count int) *discoverypb.DiscoveryResponse {
-		t.Helper()
-		if r != nil {
-			if err := s.Send(r); err != nil {
-				t.Fatal(err)
-			}
-		}
-		m, err := s.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(m.GetResources()) != count {
-			t.Fatalf("%s: %d resources, want %d", m.GetTypeUrl(), len(m.GetResources()), count)
-		}
-		if err := s.Send(&discoverypb.DiscoveryRequest{
-			TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce(), VersionInfo: m.GetVersionInfo(), ResourceNames: r.GetResourceNames(),
-		}); err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
-	round(&discoverypb.DiscoveryRequest{Node: &corepb.Node{Id: "old"}, TypeUrl: xds.CDS.TypeURL()}, 3)
-	round(&discoverypb.DiscoveryRequest{TypeUrl: xds.NDS.TypeURL()}, 1)
-	names := []string{"outbound|80||svc-0001.default.svc.cluster.local"}
-	one := round(&discoverypb.DiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNames: names}, 1)
-	both := slices.Concat(names, []string{"outbound|80||svc-0000.default.svc.cluster.local"})
-	two := round(&discoverypb.DiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNames: both, ResponseNonce: one.GetNonce(), VersionInfo: one.GetVersionInfo()}, 2)
-	if one.GetVersionInfo() == two.GetVersionInfo() {
-		t.Error("two different lists have one version")
-	}
-	p.set(world(3))
-	if m := round(nil, 4); m.GetTypeUrl() != xds.CDS.TypeURL() {
-		t.Errorf("first of a change is %s, want clusters", m.GetTypeUrl())
-	}
-	if m := round(nil, 1); m.GetTypeUrl() != xds.NDS.TypeURL() {
-		t.Errorf("then comes %s, want names: endpoints asked for by name did not change", m.GetTypeUrl())
-	}
-}
-
-// TestStuckClient: one that answers nothing delays nobody and is cut off.
-func TestStuckClient(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(500), 2*time.Second)
-	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for k := range xds.Kinds {
-		if err := s.Send(&discoverypb.DeltaDiscoveryRequest{Node: &corepb.Node{Id: "stuck"}, TypeUrl: k.TypeURL()}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	n := startClient(t, socket, "healthy", "")
-	n.wants(t, world(500))
-	begin := time.Now()
-	for i := range 5 {
-		p.set(world(480 + i))
-		if got := n.next(t); len(got.Names) != 480+i || len(got.Clusters) != 481+i {
-			t.Fatalf("%d names and %d clusters, want %d services", len(got.Names), len(got.Clusters), 480+i)
-		}
-	}
-	t.Logf("5 changes beside a stuck client take %v", time.Since(begin))
-	eventually(t, "the stuck client is cut off", func() bool {
-		return !slices.ContainsFunc(p.Status(), func(st ads.ProxyStatus) bool { return st.Node == "stuck" })
-	})
-	if want := "vitrine_xds_stuck_proxies_total 1\n"; !strings.Contains(metricsOf(t, p), want) {
-		t.Errorf("metrics lack %q", want)
-	}
-	if !n.Status().Connected {
-		t.Error("the healthy client was cut off too")
-	}
-}
-
 // TestConverged: who answers is waited for, and who does not is named.
 func TestConverged(t *testing.T) {
 	socket := socketPath(t)
@@ -489,208 +347,4 @@ func TestConverged(t *testing.T) {
 	if err := p.Converged(ctx); err != nil {
 		t.Errorf("after its answer: %v", err)
 	}
-}
-
-// TestThousandServices measures full and small pushes of 1,000 services with
-// 2,000 endpoints.
-func TestThousandServices(t *testing.T) {
-	plane := newControl(t, 1000, 2000)
-	cfg, err := plane.View("default/svc-0000-0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := socketPath(t)
-	p := newPlane(t, cfg, 0)
-	p.serve(t, socket)
-	begin := time.Now()
-	n := startClient(t, socket, "node", "")
-	got := n.next(t)
-	full := time.Since(begin)
-	if diff := cmp.Diff(cfg, got, byValue); diff != "" {
-		t.Errorf("applied (-want +got):\n%s", diff)
-	}
-	sizes := metricsOf(t, p)
-
-	plane.RemoveWorkload("default/svc-0500-1")
-	waitVersion(t, plane, 2)
-	changed, err := plane.View("default/svc-0000-0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	begin = time.Now()
-	p.set(changed)
-	got = n.next(t)
-	delta := time.Since(begin)
-	if diff := cmp.Diff(changed, got, byValue); diff != "" {
-		t.Errorf("applied (-want +got):\n%s", diff)
-	}
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	t.Logf("full push %v, one endpoint less %v, heap %d MB\n%s", full, delta, m.HeapAlloc>>20, sums(sizes))
-	if delta > 5*time.Second || full > 10*time.Second {
-		t.Errorf("full push %v (at most 10 s), small push %v (at most 5 s on a busy machine)", full, delta)
-	}
-	before, after := sum(t, sizes, "eds"), sum(t, metricsOf(t, p), "eds")
-	if after-before <= 0 || after-before > 10<<10 {
-		t.Errorf("one endpoint less sends %g bytes of endpoints, want at most 10 KiB", after-before)
-	}
-}
-
-func sums(metrics string) string {
-	var out []string
-	for line := range strings.Lines(metrics) {
-		if strings.HasPrefix(line, "pilot_xds_config_size_bytes_sum") {
-			out = append(out, line)
-		}
-	}
-	return strings.Join(out, "")
-}
-
-func sum(t *testing.T, metrics, kind string) float64 {
-	t.Helper()
-	for line := range strings.Lines(metrics) {
-		var v float64
-		if n, err := fmt.Sscanf(line, `pilot_xds_config_size_bytes_sum{type="`+kind+`"} %g`, &v); err == nil && n == 1 {
-			return v
-		}
-	}
-	t.Fatalf("no size of %s in\n%s", kind, metrics)
-	return 0
-}
-
-func newControl(t *testing.T, services, workloads int) *control.Plane {
-	t.Helper()
-	p, err := control.New(control.Options{Net: 77, Log: quiet(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	svcs := make([]mesh.Service, 0, services)
-	for i := range services {
-		name := fmt.Sprintf("svc-%04d", i)
-		svcs = append(svcs, mesh.Service{
-			ServiceRef: mesh.ServiceRef{Name: name, Namespace: "default"}, Selector: map[string]string{"app": name},
-			Ports: []mesh.ServicePort{{Name: "http", Port: 80, TargetPort: 8080, Protocol: mesh.ProtocolHTTP}},
-		})
-	}
-	p.SetServices("test", svcs)
-	for i := range workloads {
-		p.SetWorkload(replica(i, services, true))
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	done.Go(func() {
-		if err := p.Run(ctx); err != nil {
-			t.Errorf("control plane: %v", err)
-		}
-	})
-	t.Cleanup(func() { cancel(); done.Wait() })
-	waitVersion(t, p, 1)
-	return p
-}
-
-func replica(i, services int, ready bool) mesh.Workload {
-	name := fmt.Sprintf("svc-%04d", i%services)
-	return mesh.Workload{
-		Name: fmt.Sprintf("%s-%d", name, i/services), Namespace: "default", Owner: name, OwnerKind: mesh.KindDeployment,
-		Labels: map[string]string{"app": name, "version": "v1"}, Ready: ready,
-		Ports: []mesh.WorkloadPort{{Name: "http", Port: 8080, Protocol: mesh.ProtocolHTTP}},
-	}
-}
-
-func waitVersion(t *testing.T, p *control.Plane, version uint64) {
-	t.Helper()
-	eventually(t, fmt.Sprintf("version %d", version), func() bool { return p.Snapshot().Version >= version })
-}
-
-// TestConfigurationStorm changes workloads as fast as 1,000 times a second for
-// three seconds, with proxies connected: all of them end with the last state,
-// and memory does not grow with the number of changes.
-func TestConfigurationStorm(t *testing.T) {
-	const services, proxies, rounds = 50, 4, 30
-	plane := newControl(t, services, services)
-	server, err := ads.NewServer(ads.ServerOptions{
-		Config: func(id string) (*mesh.NodeConfig, error) { return plane.View(id) }, Log: quiet(t),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := socketPath(t)
-	p := &following{Server: server}
-	p.run(t, socket, plane)
-	var nodes []*node
-	for i := range proxies {
-		nodes = append(nodes, startClient(t, socket, fmt.Sprintf("default/svc-%04d-0", i), ""))
-	}
-	for _, n := range nodes {
-		n.next(t)
-	}
-	goroutines := runtime.NumGoroutine()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for r := range rounds {
-		for i := range 100 {
-			plane.SetWorkload(replica((r*100+i)%services, services, (r+i)%2 == 0))
-		}
-		<-tick.C
-	}
-	for i := range services {
-		plane.SetWorkload(replica(i, services, i != 7))
-	}
-	plane.RemoveWorkload("default/svc-0009-0")
-	last := time.Now()
-	for _, n := range nodes {
-		eventually(t, "the last state arrives", func() bool {
-			for {
-				select {
-				case cfg := <-n.applied:
-					if converged(cfg) {
-						return true
-					}
-				default:
-					return false
-				}
-			}
-		})
-	}
-	t.Logf("all proxies converged %v after the last change; %d versions for %d changes", time.Since(last), plane.Snapshot().Version, rounds*100)
-	if now := runtime.NumGoroutine(); now > goroutines+10 {
-		t.Errorf("%d goroutines after the storm, %d before", now, goroutines)
-	}
-}
-
-func converged(cfg *mesh.NodeConfig) bool {
-	if len(cfg.Workloads) != 49 {
-		return false
-	}
-	for _, e := range cfg.Endpoints {
-		gone := strings.Contains(e.Cluster, "svc-0007.") || strings.Contains(e.Cluster, "svc-0009.")
-		if (len(e.Endpoints) == 0) != gone {
-			return false
-		}
-	}
-	return true
-}
-
-// following is a server that follows a control plane.
-type following struct{ *ads.Server }
-
-func (p *following) run(t *testing.T, socket string, from *control.Plane) {
-	t.Helper()
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var done sync.WaitGroup
-	done.Go(func() {
-		if err := p.Serve(ctx, ln); err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	done.Go(func() {
-		for range from.Watch(ctx) {
-			p.Notify()
-		}
-	})
-	t.Cleanup(func() { cancel(); done.Wait() })
 }
