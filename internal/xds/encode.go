@@ -56,7 +56,10 @@ func encodeListener(l *mesh.Listener) (envoy.Message, error) {
 	switch {
 	case l.Protocol == mesh.ProtocolAuto:
 		http := httpChain(l)
-		http.Match = &envoy.FilterChainMatch{ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"}}
+		// Not TLS: the ALPN of a ClientHello names http/1.1, too.
+		http.Match = &envoy.FilterChainMatch{
+			TransportProtocol: envoy.RawBuffer, ApplicationProtocols: []string{"http/1.0", "http/1.1", "h2c"},
+		}
 		out.FilterChains = []*envoy.FilterChain{http}
 		out.DefaultFilterChain = tcp
 		out.ListenerFilters = []*envoy.ListenerFilter{

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -30,6 +31,7 @@ type entry struct {
 	value    any    // *mesh.Cluster … *mesh.Name; nil if every version so far was refused
 	version  string // of value
 	received string // version that came last; differs from version if it was refused
+	refusal  string // why received was refused; "" if it was not
 }
 
 func newStore() *store {
@@ -44,16 +46,30 @@ func newStore() *store {
 // under the name before stays.
 func (s *store) put(k Kind, name, version string, body []byte) error {
 	e := s.entries[k][name]
-	e.received = version
+	e.received, e.refusal = version, ""
 	value, err := decodeResource(k, name, body)
 	if err == nil {
 		e.value, e.version = value, version
+	} else {
+		err = fmt.Errorf("%v %q: %w", k, name, err)
+		e.refusal = err.Error()
 	}
 	s.set(k, name, e)
-	if err != nil {
-		return fmt.Errorf("%v %q: %w", k, name, err)
+	return err
+}
+
+// refused tells which resources are not in force in the version that came last;
+// nil if all are.
+func (s *store) refused() error {
+	var errs []error
+	for k := range s.entries {
+		for _, name := range slices.Sorted(maps.Keys(s.entries[k])) {
+			if e := s.entries[k][name]; e.refusal != "" {
+				errs = append(errs, errors.New(e.refusal))
+			}
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (s *store) remove(k Kind, name string) { s.set(k, name, entry{}) }

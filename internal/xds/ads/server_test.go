@@ -92,6 +92,12 @@ type node struct {
 
 func startClient(t *testing.T, socket, id, lastGood string) *node {
 	t.Helper()
+	return startRefusingClient(t, socket, id, lastGood, nil)
+}
+
+// startRefusingClient starts a client whose apply answers refusal at first.
+func startRefusingClient(t *testing.T, socket, id, lastGood string, refusal *error) *node {
+	t.Helper()
 	c, err := xds.NewClient(xds.ClientOptions{
 		Target: socket, NodeID: id, LastGood: lastGood, MaxBackoff: 100 * time.Millisecond, Log: quiet(t),
 	})
@@ -99,6 +105,7 @@ func startClient(t *testing.T, socket, id, lastGood string) *node {
 		t.Fatal(err)
 	}
 	n := &node{Client: c, applied: make(chan *mesh.NodeConfig, 10000)}
+	n.refuse.Store(refusal)
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {

@@ -96,7 +96,7 @@ func samples() map[Message]proto.Message {
 			Name: "0.0.0.0_80", Address: &Address{SocketAddress: &SocketAddress{Address: "0.0.0.0", PortValue: new(uint32(0))}},
 			FilterChains: []*FilterChain{
 				{
-					Match: &FilterChainMatch{ApplicationProtocols: []string{"http/1.1", "h2c"}},
+					Match: &FilterChainMatch{TransportProtocol: RawBuffer, ApplicationProtocols: []string{"http/1.1", "h2c"}},
 					Filters: []*Filter{{Name: "hcm", TypedConfig: &HTTPConnectionManager{
 						StatPrefix: long, RDS: &RDS{ConfigSource: OverADS(), RouteConfigName: "80"},
 						HTTPFilters: []*HTTPFilter{{Name: "router", TypedConfig: &Router{}}},

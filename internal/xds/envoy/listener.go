@@ -53,13 +53,21 @@ func (c *FilterChain) visit(v *visitor) {
 	v.str(7, "name", &c.Name)
 }
 
-// FilterChainMatch picks connections by the protocol found in their first bytes.
-type FilterChainMatch struct{ ApplicationProtocols []string }
+// FilterChainMatch picks connections by what listener filters found in their
+// first bytes.
+type FilterChainMatch struct {
+	TransportProtocol    string // RawBuffer or "tls"; "" is any
+	ApplicationProtocols []string
+}
+
+// RawBuffer is the TransportProtocol of what is not TLS.
+const RawBuffer = "raw_buffer"
 
 // FullName implements Message.
 func (*FilterChainMatch) FullName() string { return "envoy.config.listener.v3.FilterChainMatch" }
 
 func (m *FilterChainMatch) visit(v *visitor) {
+	v.str(9, "transport_protocol", &m.TransportProtocol)
 	v.strs(10, "application_protocols", &m.ApplicationProtocols)
 }
 
