@@ -45,11 +45,6 @@ type Result struct {
 	// SNI is the server name of a ClientHello: lower case, without a final dot,
 	// only letters, digits, '-', '_' and '.'. "" when absent or malformed.
 	SNI string
-	// ALPN are the protocols that a ClientHello offers, at most maxALPN of them.
-	ALPN []string
-	// ServerFirst is set by Server only: in this protocol the server opens the
-	// conversation.
-	ServerFirst bool
 }
 
 // verdict is one signature's opinion of a prefix. no and yes are final: they
@@ -109,7 +104,7 @@ func Server(prefix []byte) (r Result, decided bool) {
 	}
 	full := len(prefix) >= MaxPrefix
 	name, decided := decide(serverSignatures(), prefix[:min(len(prefix), MaxPrefix)], full)
-	return Result{Kind: Opaque, Name: name, ServerFirst: true}, decided
+	return Result{Kind: Opaque, Name: name}, decided
 }
 
 // decide asks the signatures in order. One that is still undecided holds back

@@ -76,7 +76,7 @@ func clientSamples(tb testing.TB) []sample {
 	if len(hello) < 1500 {
 		tb.Fatalf("ClientHello of %d bytes has no post-quantum key share", len(hello))
 	}
-	shop := Result{Kind: TLS, SNI: "shop.example.com", ALPN: []string{"h2", "http/1.1"}}
+	shop := Result{Kind: TLS, SNI: "shop.example.com"}
 	split := inRecords(hello, 100)
 	damaged := bytes.Clone(classic)
 	damaged[5+4+2+32] = 0xff // session id longer than the message
@@ -97,8 +97,8 @@ func clientSamples(tb testing.TB) []sample {
 		{"version in the second line", []byte("GET /x\r\nfoo HTTP/1.1\r\n"), Result{Kind: Opaque}, len("GET /x\r\n")},
 		{"unknown method", []byte("BREW / HTTP/1.1\r\n"), Result{Kind: Opaque}, 4},
 		{"nats connect", []byte("CONNECT {\"verbose\":false}\r\n"), Result{Kind: Opaque}, len("CONNECT {\"verbose\":false}\r\n")},
-		{"http2 preface", []byte(preface), Result{Kind: HTTP2}, 24},
-		{"http2 with settings", append([]byte(preface), 0, 0, 0, 4, 0, 0, 0, 0, 0), Result{Kind: HTTP2}, 24},
+		{"http2 preface", []byte(HTTP2Preface), Result{Kind: HTTP2}, 24},
+		{"http2 with settings", append([]byte(HTTP2Preface), 0, 0, 0, 4, 0, 0, 0, 0, 0), Result{Kind: HTTP2}, 24},
 		{"nearly the preface", []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\rX"), Result{Kind: Opaque}, 24},
 		{"tls, post-quantum", hello, shop, len(hello)},
 		{"tls in records", split, shop, len(split)},
@@ -124,7 +124,7 @@ func clientSamples(tb testing.TB) []sample {
 }
 
 func serverSamples() []sample {
-	r := func(name string) Result { return Result{Kind: Opaque, Name: name, ServerFirst: true} }
+	r := func(name string) Result { return Result{Kind: Opaque, Name: name} }
 	return []sample{
 		{"mysql", append([]byte("\x4a\x00\x00\x00\x0a8.0.36\x00"), make([]byte, 60)...), r("mysql"), 5},
 		{"mysql host blocked", []byte("\x45\x00\x00\x00\xff\x69\x04Host"), r("mysql"), 5},
@@ -255,7 +255,7 @@ func FuzzServer(f *testing.F) {
 
 func TestDecidesWithoutAllocation(t *testing.T) {
 	request := []byte("GET /index.html HTTP/1.1\r\nHost: web-app\r\n\r\n")
-	h2 := []byte(preface)
+	h2 := []byte(HTTP2Preface)
 	if n := testing.AllocsPerRun(100, func() {
 		Client(request)
 		Client(h2)

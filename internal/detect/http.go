@@ -4,12 +4,12 @@ import (
 	"bytes"
 )
 
-// preface is the client connection preface of RFC 9113 section 3.4. All of it
+// HTTP2Preface is the client connection preface of RFC 9113 section 3.4. All of it
 // is wanted: "PRI * HTTP/2.0" alone is also how a client of another protocol
 // could start, and a fragmented preface must not be filed as HTTP/1.
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+const HTTP2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-func http2Preface(prefix []byte) verdict { return literal(prefix, preface) }
+func http2Preface(prefix []byte) verdict { return literal(prefix, HTTP2Preface) }
 
 // methods are the methods of the IANA registry (RFC 9110 section 16.1) and
 // those of UPnP and caches that are in wide use. Only these are recognised

@@ -6,16 +6,14 @@ import (
 	"strings"
 )
 
-// Numbers of RFC 8446 (TLS 1.3) and RFC 6066, RFC 7301 (extensions).
+// Numbers of RFC 8446 (TLS 1.3) and RFC 6066 (extensions).
 const (
 	recordHeader      = 5
 	recordHandshake   = 0x16
 	maxRecord         = 1 << 14
 	typeClientHello   = 1
 	extensionSNI      = 0
-	extensionALPN     = 16
 	sniHostName       = 0
-	maxALPN           = 16
 	maxServerNameByte = 253
 )
 
@@ -46,7 +44,7 @@ func clientHello(prefix []byte) verdict {
 	return yes
 }
 
-// parseTLS reads server name and protocols from a ClientHello, which may be
+// parseTLS reads the server name from a ClientHello, which may be
 // spread over several records. A damaged one is still TLS: that is for the
 // server to answer.
 func parseTLS(prefix []byte) (Result, bool) {
@@ -56,7 +54,7 @@ func parseTLS(prefix []byte) (Result, bool) {
 	}
 	r := Result{Kind: TLS}
 	if v == yes {
-		r.SNI, r.ALPN = helloNames(body)
+		r.SNI = helloName(body)
 	}
 	return r, true
 }
@@ -128,7 +126,8 @@ func (c *cursor) vector(size int) *cursor {
 	return &cursor{b: b, bad: c.bad}
 }
 
-func helloNames(body []byte) (sni string, alpn []string) {
+// helloName is the first host name that the client asks for; "" if it names none.
+func helloName(body []byte) string {
 	hello := cursor{b: body}
 	hello.take(2 + 32) // version, random
 	hello.vector(1)    // session id
@@ -138,28 +137,21 @@ func helloNames(body []byte) (sni string, alpn []string) {
 	for !extensions.bad && len(extensions.b) > 0 {
 		kind := extensions.uint(2)
 		data := extensions.vector(2)
-		if extensions.bad {
-			break
+		if extensions.bad || kind != extensionSNI {
+			continue
 		}
-		switch kind {
-		case extensionSNI:
-			names := data.vector(2)
-			for !names.bad && len(names.b) > 0 {
-				nameType, name := names.uint(1), names.vector(2)
-				if nameType == sniHostName && !name.bad && sni == "" {
-					sni = serverName(name.b)
-				}
+		names := data.vector(2)
+		for !names.bad && len(names.b) > 0 {
+			nameType, name := names.uint(1), names.vector(2)
+			if nameType != sniHostName || name.bad {
+				continue
 			}
-		case extensionALPN:
-			protocols := data.vector(2)
-			for !protocols.bad && len(protocols.b) > 0 && len(alpn) < maxALPN {
-				if p := protocols.vector(1); !p.bad {
-					alpn = append(alpn, string(p.b))
-				}
+			if sni := serverName(name.b); sni != "" {
+				return sni
 			}
 		}
 	}
-	return sni, alpn
+	return ""
 }
 
 // serverName checks and normalises a name from the network: it ends in labels

@@ -58,13 +58,12 @@ func (x *exchange) free() {
 	exchanges.Put(x)
 }
 
-// begin makes x ready for the next request.
+// begin makes x ready for the next request; free has cleared what points elsewhere.
 func (x *exchange) begin() {
 	x.out = x.out[:0]
 	x.req.Clear()
 	x.isHead, x.isConnect, x.http10, x.upgrade, x.repeatable = false, false, false, false, false
 	x.reqBody.Start(http1.NoBody, 0)
-	x.head, x.routed, x.rec = Head{}, routed{}, telemetry.Record{}
 	x.unfinished, x.started, x.closing = false, false, false
 	x.sentAt, x.deadline = 0, 0
 	x.answer.Prefer(false)

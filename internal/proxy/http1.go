@@ -9,25 +9,24 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/detect"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 	"github.com/vitrine-mesh/vitrine/internal/upstream"
 )
 
-const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
 // serveHTTP serves a connection that is declared to speak HTTP: HTTP/2 if it
 // opens with the preface, else HTTP/1. Bytes read so far are in c.in.
 func (c *conn) serveHTTP(ctx context.Context) {
 	for {
 		have := c.in.Bytes()
-		n := min(len(have), len(http2Preface))
-		if n == len(http2Preface) && string(have[:n]) == http2Preface {
+		n := min(len(have), len(detect.HTTP2Preface))
+		if n == len(detect.HTTP2Preface) && string(have[:n]) == detect.HTTP2Preface {
 			c.serveHTTP2(ctx)
 			return
 		}
-		if n > 0 && string(have[:n]) != http2Preface[:n] || n > 3 && n == len(http2Preface) {
+		if n > 0 && string(have[:n]) != detect.HTTP2Preface[:n] || n > 3 && n == len(detect.HTTP2Preface) {
 			break
 		}
 		if n > 0 {

@@ -1,7 +1,5 @@
 package proxy
 
-import "net/http"
-
 // grpcScanner counts the messages of one direction of a gRPC stream, wherever
 // DATA frames cut them: each is 1 byte of flags, 4 of length, and the message
 // (gRPC over HTTP/2, "Length-Prefixed-Message"). A message counts from its first
@@ -33,34 +31,6 @@ func (g *grpcScanner) scan(p []byte) (messages uint64) {
 		}
 	}
 	return messages
-}
-
-// Codes of gRPC (grpc/status) that the proxy answers with.
-const (
-	grpcUnknown          = 2
-	grpcPermissionDenied = 7
-	grpcUnimplemented    = 12
-	grpcInternal         = 13
-	grpcUnavailable      = 14
-	grpcUnauthenticated  = 16
-)
-
-// grpcStatusOf is the status for a failure of the proxy's own, as Envoy maps it
-// (source/common/grpc/status.cc, httpToGrpcStatus).
-func grpcStatusOf(code int) int {
-	switch code {
-	case http.StatusBadRequest:
-		return grpcInternal
-	case http.StatusUnauthorized:
-		return grpcUnauthenticated
-	case http.StatusForbidden:
-		return grpcPermissionDenied
-	case http.StatusNotFound:
-		return grpcUnimplemented
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return grpcUnavailable
-	}
-	return grpcUnknown
 }
 
 // parseGRPCStatus reads a grpc-status value; -1 if it is none.

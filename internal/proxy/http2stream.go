@@ -78,7 +78,7 @@ func (x *h2stream) serve(ctx context.Context) (reset bool) {
 	}
 	x.s.mu.Unlock()
 	x.rec.Edge, x.rec.Route = x.routed.edge, x.routed.route
-	if reject, ok := errors.AsType[http1.Reject](err); ok {
+	if reject, ok := errors.AsType[http1.RejectError](err); ok {
 		x.s.p.o.Recorder.Rejected(reject.Error())
 		return x.fail(&failure{reject.Status(), telemetry.FlagDPE, reject.Error(), reject.Error()})
 	}
@@ -408,7 +408,7 @@ func (x *h2stream) fail(f *failure) (reset bool) {
 	h["Date"], h["Content-Length"] = nil, nil
 	if x.head.GRPC {
 		// Trailers-only: the status is in the one and only head.
-		status := grpcStatusOf(f.code)
+		status := telemetry.InferGRPC(f.code)
 		x.rec.GRPCStatus = status
 		h.Set("Content-Type", "application/grpc")
 		h.Set("Grpc-Status", strconv.Itoa(status))

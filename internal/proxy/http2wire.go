@@ -6,6 +6,8 @@ import (
 	"net"
 
 	"golang.org/x/net/http2"
+
+	"github.com/vitrine-mesh/vitrine/internal/detect"
 )
 
 // h2wire is the client's connection with the bytes that were read for detection
@@ -31,7 +33,7 @@ func newH2Wire(s *h2conn) *h2wire { return &h2wire{Conn: s.nc, s: s} }
 func (w *h2wire) Read(p []byte) (int, error) {
 	if !w.began {
 		w.began = true
-		w.in.skip = len(http2Preface)
+		w.in.skip = len(detect.HTTP2Preface)
 	}
 	if n := copy(p, w.s.in.Bytes()); n > 0 {
 		w.s.in.Skip(n)

@@ -17,7 +17,6 @@ const maxDomain = 260
 // Table holds the compiled route configurations of one snapshot.
 type Table struct {
 	configs map[string]*Config
-	routes  []*Route
 }
 
 // Config is one compiled route configuration: the virtual hosts of a listener.
@@ -35,12 +34,7 @@ type virtualHost struct {
 
 // Route says where a request goes. It is shared and must not be changed.
 type Route struct {
-	// ID is the index of the route in Table.Routes: callers keep what they
-	// resolve per route in a parallel slice.
-	ID          int
-	Name        string
-	VirtualHost string
-	Config      string
+	Name string
 	// Timeout of the whole request, response included; 0 is none.
 	Timeout time.Duration
 	// Clusters has at least one element.
@@ -61,7 +55,7 @@ func Compile(cfgs []mesh.RouteConfig) (*Table, error) {
 			faults = append(faults, fmt.Errorf("route configuration %q appears twice", cfgs[i].Name))
 			continue
 		}
-		c, err := t.compile(&cfgs[i])
+		c, err := compile(&cfgs[i])
 		if err != nil {
 			faults = append(faults, fmt.Errorf("route configuration %q: %w", cfgs[i].Name, err))
 		}
@@ -76,10 +70,7 @@ func Compile(cfgs []mesh.RouteConfig) (*Table, error) {
 // Config finds a configuration by name; nil if there is none.
 func (t *Table) Config(name string) *Config { return t.configs[name] }
 
-// Routes are all routes of the table, by ID.
-func (t *Table) Routes() []*Route { return t.routes }
-
-func (t *Table) compile(cfg *mesh.RouteConfig) (*Config, error) {
+func compile(cfg *mesh.RouteConfig) (*Config, error) {
 	c := &Config{name: cfg.Name, exact: map[string]*virtualHost{}, suffixes: map[string]*virtualHost{}}
 	var faults []error
 	for i := range cfg.VirtualHosts {
@@ -99,8 +90,6 @@ func (t *Table) compile(cfg *mesh.RouteConfig) (*Config, error) {
 				faults = append(faults, fmt.Errorf("virtual host %q: route %d %q: %w", vh.Name, j, vh.Routes[j].Name, err))
 				continue
 			}
-			r.ID, r.VirtualHost, r.Config = len(t.routes), vh.Name, cfg.Name
-			t.routes = append(t.routes, r)
 			compiled.routes = append(compiled.routes, r)
 		}
 	}

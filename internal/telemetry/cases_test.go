@@ -254,8 +254,8 @@ func TestSameLabelsSameEdge(t *testing.T) {
 		t.Error("another workload got the same edge")
 	}
 	in := r.Edge(EdgeKey{Direction: mesh.Inbound})
-	if in.Direction() != mesh.Inbound || in.Service() != "cart" {
-		t.Errorf("inbound edge: direction %v, service %q", in.Direction(), in.Service())
+	if in.service != "cart" {
+		t.Errorf("inbound edge: service %q", in.service)
 	}
 }
 
@@ -264,15 +264,15 @@ func TestHostsAreBounded(t *testing.T) {
 	edge := func(host string) *Edge { return r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: host}) }
 	a, b := edge("a.example"), edge("b.example")
 	other := edge("c.example")
-	if other.Service() != "other" || edge("d.example") != other {
-		t.Errorf("the third host became %q", other.Service())
+	if other.service != "other" || edge("d.example") != other {
+		t.Errorf("the third host became %q", other.service)
 	}
 	if edge("a.example") != a || edge("b.example") != b {
 		t.Error("a host within the bound lost its edge")
 	}
 	long := strings.Repeat("x", 300)
 	r = newRecorder(t, nil)
-	if got := r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: long}).Service(); got != long[:259] {
+	if got := r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: long}).service; got != long[:259] {
 		t.Errorf("long host: %d bytes", len(got))
 	}
 }

@@ -33,13 +33,12 @@ type EdgeKey struct {
 // series were evicted, the next observation makes new ones.
 type Edge struct {
 	// Read-only after Recorder.Edge.
-	r         *Recorder
-	id        string // common labels and policy: equal for equal label sets
-	common    string // the first 20 labels, rendered
-	policy    string // connection_security_policy
-	direction mesh.Direction
-	service   string // destination_service
-	fallback  string // HostFallback that this edge occupies; "" if none
+	r        *Recorder
+	id       string // common labels and policy: equal for equal label sets
+	common   string // the first 20 labels, rendered
+	policy   string // connection_security_policy
+	service  string // destination_service
+	fallback string // HostFallback that this edge occupies; "" if none
 
 	// Copied on write under r.mu.
 	requests atomic.Pointer[map[requestKey]*requestSeries]
@@ -49,12 +48,6 @@ type Edge struct {
 	// Guarded by r.mu.
 	emptySince int64 // Now() when it was seen without series; 0 while it has some
 }
-
-// Direction is the side that the edge was made for.
-func (e *Edge) Direction() mesh.Direction { return e.direction }
-
-// Service is the value of destination_service.
-func (e *Edge) Service() string { return e.service }
 
 // Edge finds or makes the edge of k. Keys that lead to equal labels give the
 // same Edge, so a new configuration with the same workloads continues the same
@@ -70,7 +63,7 @@ func (r *Recorder) Edge(k EdgeKey) *Edge {
 	}
 	e := &Edge{
 		r: r, id: id, common: l.common(), policy: l.policy,
-		direction: k.Direction, service: l.value(destinationService), fallback: k.HostFallback,
+		service: l.value(destinationService), fallback: k.HostFallback,
 	}
 	e.requests.Store(&map[requestKey]*requestSeries{})
 	e.tcp.Store(&map[Flags]*tcpSeries{})

@@ -17,8 +17,13 @@ const (
 	DefaultReportInterval = 5 * time.Second  // Istio's tcp_reporting_duration
 	DefaultEvictAfter     = 15 * time.Minute // what callers should offer as default
 	DefaultMaxHosts       = 200
-	DefaultAccessLogSize  = 256
+	DefaultAccessLogSize  = 256 // with a Writer
 )
+
+// unwrittenLogSize is how many entries are kept by default when nobody writes
+// them. Each request fills the entry that was not used for longest, so a large
+// log keeps the processor's caches cold.
+const unwrittenLogSize = 32
 
 // Options configure a Recorder.
 type Options struct {
@@ -50,8 +55,8 @@ type Options struct {
 // AccessLogOptions configure the access log.
 type AccessLogOptions struct {
 	// Size is how many of the latest entries are kept in memory, rounded up to
-	// a power of two; 0 means DefaultAccessLogSize. While Writer is slow, it is
-	// also how many entries may wait.
+	// a power of two; 0 means DefaultAccessLogSize with a Writer, and a few
+	// without. While Writer is slow, it is also how many entries may wait.
 	Size int
 	// Writer gets one JSON object per line with the keys of Istio's default
 	// format, written by Run; nil writes nothing. Entries that it is too slow
@@ -83,8 +88,12 @@ func (o *Options) setDefaults() error {
 	if o.MaxHosts == 0 {
 		o.MaxHosts = DefaultMaxHosts
 	}
-	if o.AccessLog.Size == 0 {
+	switch {
+	case o.AccessLog.Size != 0:
+	case o.AccessLog.Writer != nil:
 		o.AccessLog.Size = DefaultAccessLogSize
+	default:
+		o.AccessLog.Size = unwrittenLogSize
 	}
 	var errs []error
 	if o.ReportInterval < 0 {

@@ -1,11 +1,10 @@
 package telemetry
 
 import (
+	"fmt"
 	"os"
 	"runtime"
 	"runtime/metrics"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -68,45 +67,25 @@ type processStats struct {
 	cpuSeconds, startSeconds, residentBytes, virtualBytes, openFDs, maxFDs float64
 }
 
-// clockTicks is USER_HZ: the unit of times in /proc, 100 on every Linux that
-// Go runs on.
-const clockTicks = 100
-
 func readProcess() (processStats, bool) {
-	var s processStats
-	stat, err := os.ReadFile("/proc/self/stat")
+	// A process begins some milliseconds before its first package is initialised.
+	s := processStats{startSeconds: float64(origin.UnixMilli()) / 1e3}
+	memory, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
 		return s, false
 	}
-	// The second field, the name, may hold anything: count from its end.
-	_, rest, ok := strings.Cut(string(stat), ") ")
-	for ok && strings.Contains(rest, ") ") {
-		_, rest, _ = strings.Cut(rest, ") ")
-	}
-	f := strings.Fields(rest)
-	if !ok || len(f) < 22 {
+	// In pages (proc_pid_statm(5)): all of it, and what is resident.
+	var size, resident uint64
+	if _, err := fmt.Sscan(string(memory), &size, &resident); err != nil {
 		return s, false
 	}
-	number := func(i int) float64 {
-		v, err := strconv.ParseFloat(f[i-3], 64)
-		if err != nil {
-			return 0
-		}
-		return v
-	}
-	// Field numbers as in proc_pid_stat(5).
-	s.virtualBytes = number(23)
-	s.residentBytes = number(24) * float64(os.Getpagesize())
+	s.virtualBytes = float64(size) * float64(os.Getpagesize())
+	s.residentBytes = float64(resident) * float64(os.Getpagesize())
 	var usage syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 		return s, false
 	}
 	s.cpuSeconds = time.Duration(usage.Utime.Nano() + usage.Stime.Nano()).Seconds()
-	boot, ok := bootTime()
-	if !ok {
-		return s, false
-	}
-	s.startSeconds = boot + number(22)/clockTicks
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return s, false
@@ -118,19 +97,4 @@ func readProcess() (processStats, bool) {
 	}
 	s.maxFDs = float64(limit.Cur)
 	return s, true
-}
-
-// bootTime is when the machine started, in seconds since the Unix epoch.
-func bootTime() (float64, bool) {
-	stat, err := os.ReadFile("/proc/stat")
-	if err != nil {
-		return 0, false
-	}
-	_, rest, ok := strings.Cut(string(stat), "\nbtime ")
-	if !ok {
-		return 0, false
-	}
-	line, _, _ := strings.Cut(rest, "\n")
-	v, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
-	return v, err == nil
 }

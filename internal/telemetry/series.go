@@ -60,7 +60,7 @@ func keyOf(p RequestProtocol, code int, grpcStatus int, f Flags) requestKey {
 	case p != GRPC:
 		grpcStatus = -1
 	case grpcStatus < 0:
-		grpcStatus = inferGRPC(code)
+		grpcStatus = InferGRPC(code)
 	case grpcStatus > maxGRPCStatus:
 		grpcStatus = grpcUnknown
 	}
@@ -68,10 +68,11 @@ func keyOf(p RequestProtocol, code int, grpcStatus int, f Flags) requestKey {
 		requestKey(f&(flagEnd-1))<<(1+grpcBits+codeBits)
 }
 
-// inferGRPC is the gRPC status that follows from an HTTP status when the
-// response carries none; -1 when there is no response. The mapping is that of
-// gRPC's document "HTTP to gRPC status code mapping", as Envoy applies it.
-func inferGRPC(code int) int {
+// InferGRPC is the gRPC status that follows from an HTTP status when the
+// response carries none; -1 when there is no response (code 0). The mapping is
+// that of gRPC's document "HTTP to gRPC status code mapping", as Envoy applies it
+// (source/common/grpc/status.cc, httpToGrpcStatus).
+func InferGRPC(code int) int {
 	switch code {
 	case 0:
 		return -1

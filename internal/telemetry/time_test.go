@@ -166,9 +166,9 @@ func TestEviction(t *testing.T) {
 
 		// The edge itself is forgotten once it has no series for as long: its
 		// host makes room for another.
-		expect(t, "host bound", r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: "b.example"}).Service(), "other")
+		expect(t, "host bound", r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: "b.example"}).service, "other")
 		wait(3 * time.Minute)
-		expect(t, "host free again", r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: "b.example"}).Service(), "b.example")
+		expect(t, "host free again", r.Edge(EdgeKey{Direction: mesh.Outbound, HostFallback: "b.example"}).service, "b.example")
 		// The forgotten edge and a new one with its labels share one series.
 		again := r.Edge(EdgeKey{Direction: mesh.Outbound, ServiceName: "x"})
 		wait(3 * time.Minute)

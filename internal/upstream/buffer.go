@@ -132,21 +132,3 @@ func (b *Buffer) toFront() {
 	b.w = frontRoom + copy(b.mem[frontRoom:], b.mem[b.r:b.w])
 	b.r = frontRoom
 }
-
-// Append copies p behind the unread bytes; it reports false, and copies
-// nothing, when p does not fit even into large memory.
-func (b *Buffer) Append(p []byte) bool {
-	b.Take()
-	if len(p) > len(b.Free()) {
-		if b.Len()+len(p) > LargeBuffer-frontRoom-backRoom {
-			return false
-		}
-		if b.Len()+len(p) > len(b.mem)-frontRoom-backRoom {
-			b.TakeLarge()
-		} else {
-			b.toFront()
-		}
-	}
-	b.w += copy(b.mem[b.w:], p)
-	return true
-}

@@ -126,7 +126,7 @@ func (e *Endpoint) Get(now int64) *Conn {
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
 		e.mu.Unlock()
-		if now-c.idleSince >= int64(staleCheckAfter) && c.Probe() != Quiet {
+		if now-c.idleSince >= int64(staleCheckAfter) && !c.Untouched() {
 			c.Discard()
 			continue
 		}
@@ -196,7 +196,7 @@ func (e *Endpoint) Reap(now int64) int {
 	keep := e.idle[:0]
 	for i, c := range e.idle {
 		looked := i >= first && i < first+reapProbes
-		if now-c.idleSince >= int64(e.limits.IdleTimeout) || looked && c.Probe() != Quiet {
+		if now-c.idleSince >= int64(e.limits.IdleTimeout) || looked && !c.Untouched() {
 			dead = append(dead, c)
 		} else {
 			keep = append(keep, c)

@@ -218,7 +218,8 @@ func TestPick(t *testing.T) {
 func TestFrame(t *testing.T) {
 	var b Buffer
 	defer b.Release()
-	b.Append([]byte("xxhello"))
+	b.Take()
+	b.Wrote(copy(b.Free(), "xxhello"))
 	if got := string(b.Frame(2, 7, []byte("0123456789abcdef"), "<tail>!!")); got != "0123456789abcdefhello<tail>!!" {
 		t.Errorf("framed as %q", got)
 	}

@@ -103,6 +103,3 @@ var rejectNames = [errEnd]string{
 	ErrStatusLine:       "status_line",
 	ErrTruncated:        "truncated",
 }
-
-// Reject is the short name of RejectError.
-type Reject = RejectError //nolint:errname // the short name of one that conforms
