@@ -40,9 +40,12 @@ func writeJSON(w io.Writer, v any) error {
 	return nil
 }
 
+// columnGap is the space between columns.
+const columnGap = 3
+
 // table prints rows in aligned columns; the first row is the header.
 func table(w io.Writer, rows [][]string) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	tw := tabwriter.NewWriter(w, 0, 0, columnGap, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,7 +39,11 @@ func (c *cli) queryCommand() *cobra.Command {
 			case output == "chart", output == "table" && q.Range > 0:
 				return c.printChart(result)
 			}
-			return c.printVector(result)
+			if len(result.Series) == 0 {
+				fmt.Fprintln(c.errOut, "no data")
+				return nil
+			}
+			return printVector(c.out, result.Series)
 		},
 	}
 	flags := cmd.Flags()
@@ -69,43 +72,6 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	return time.Time{}, fmt.Errorf("%q is not a time: want RFC 3339, unix seconds, or a negative duration as -5m", s)
 }
 
-func (c *cli) printVector(r *daemon.QueryResult) error {
-	if len(r.Series) == 0 {
-		fmt.Fprintln(c.errOut, "no data")
-		return nil
-	}
-	names := labelNames(r.Series)
-	rows := [][]string{append(slices.Clone(names), "VALUE")}
-	for _, s := range r.Series {
-		row := make([]string, 0, len(names)+1)
-		for _, n := range names {
-			row = append(row, s.Labels[n])
-		}
-		value := s.Text
-		if len(s.Points) > 0 {
-			value = formatValue(s.Points[len(s.Points)-1].Value)
-		}
-		rows = append(rows, append(row, value))
-	}
-	return table(c.out, rows)
-}
-
-// labelNames lists the labels that any series has, sorted.
-func labelNames(series []daemon.QuerySeries) []string {
-	var names []string
-	for _, s := range series {
-		for n := range s.Labels {
-			if !slices.Contains(names, n) {
-				names = append(names, n)
-			}
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-func formatValue(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
-
 // printChart draws each series as one row of eighth blocks over its own scale.
 func (c *cli) printChart(r *daemon.QueryResult) error {
 	if len(r.Series) == 0 {
@@ -116,45 +82,54 @@ func (c *cli) printChart(r *daemon.QueryResult) error {
 		if len(s.Points) == 0 {
 			continue
 		}
-		lo, hi := math.Inf(1), math.Inf(-1)
-		for _, p := range s.Points {
-			if !math.IsNaN(p.Value) {
-				lo, hi = math.Min(lo, p.Value), math.Max(hi, p.Value)
-			}
-		}
-		var names []string
-		for n := range s.Labels {
-			names = append(names, n)
-		}
-		slices.Sort(names)
-		for i, n := range names {
-			names[i] = fmt.Sprintf("%s=%q", n, s.Labels[n])
-		}
 		first, last := s.Points[0], s.Points[len(s.Points)-1]
-		fmt.Fprintf(c.out, "{%s}\n", strings.Join(names, ", "))
-		fmt.Fprintf(c.out, "  %s  min %s  max %s  last %s\n", sparkline(s.Points, lo, hi), formatValue(lo), formatValue(hi), formatValue(last.Value))
+		fmt.Fprintln(c.out, seriesName(s.Labels, "", "    "))
+		fmt.Fprintf(c.out, "  %s%s  last %s\n", sparkline(s.Points), extremes(s.Points), formatValue(last.Value))
 		fmt.Fprintf(c.out, "  %s to %s\n", first.Time.Format(time.TimeOnly), last.Time.Format(time.TimeOnly))
 	}
 	return nil
 }
 
-// sparkline draws points between lo and hi; a missing value is a space.
-func sparkline(points []daemon.QueryPoint, lo, hi float64) string {
-	const blocks = "▁▂▃▄▅▆▇█"
-	levels := []rune(blocks)
+// sparkline draws points over the scale of the finite ones. A value that is not a
+// number is a space; infinities stand at the ends of the scale.
+func sparkline(points []daemon.QueryPoint) string {
+	levels := []rune("▁▂▃▄▅▆▇█")
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for _, p := range points {
+		if !math.IsNaN(p.Value) && !math.IsInf(p.Value, 0) {
+			lo, hi = min(lo, p.Value), max(hi, p.Value)
+		}
+	}
 	var b strings.Builder
 	for _, p := range points {
 		switch {
 		case math.IsNaN(p.Value):
 			b.WriteByte(' ')
-		case hi == lo:
+		case math.IsInf(p.Value, 1):
+			b.WriteRune(levels[len(levels)-1])
+		case math.IsInf(p.Value, -1), hi == lo:
 			b.WriteRune(levels[0])
 		default:
-			i := int((p.Value - lo) / (hi - lo) * float64(len(levels)))
-			b.WriteRune(levels[min(i, len(levels)-1)])
+			// Halves, since hi-lo may be more than a float64 holds.
+			share := (p.Value/2 - lo/2) / (hi/2 - lo/2)
+			b.WriteRune(levels[min(int(share*float64(len(levels))), len(levels)-1)])
 		}
 	}
 	return b.String()
+}
+
+// extremes names the smallest and the largest value, if there is any.
+func extremes(points []daemon.QueryPoint) string {
+	lo, hi := math.Inf(1), math.Inf(-1)
+	for _, p := range points {
+		if !math.IsNaN(p.Value) {
+			lo, hi = min(lo, p.Value), max(hi, p.Value)
+		}
+	}
+	if lo > hi {
+		return ""
+	}
+	return "  min " + formatValue(lo) + "  max " + formatValue(hi)
 }
 
 func (c *cli) graphCommand() *cobra.Command {
