@@ -255,11 +255,7 @@ func (r *race) listen(ctx context.Context) {
 	go func() {
 		defer close(r.done)
 		r.found = e
-		if e.dest.endpoint == nil {
-			e.err = errNoEndpoint
-		} else {
-			e.conn, e.err = e.dest.dial(ctx)
-		}
+		c.reach(ctx, e)
 		if e.err == nil {
 			r.reads.Store(e)
 			if r.stop.Load() {

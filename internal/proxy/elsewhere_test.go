@@ -5,7 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
-	"net/netip"
+	"net"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,19 +15,10 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// ended is the address of an endpoint that is gone, which the configuration
-// still names.
-func ended(t *testing.T) netip.AddrPort {
-	t.Helper()
-	ln := tcpListen(t)
-	defer ln.Close()
-	return addrPort(ln)
-}
-
 // TestEndedEndpoint: a request whose endpoint refuses the connection is taken to
 // another one, whatever its method, body and protocol.
 func TestEndedEndpoint(t *testing.T) {
-	gone := ended(t)
+	gone := closedPort(t)
 	live := serveRaw(t, kilobyte)
 	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, gone.String(), live), nil)
 	c := h.dial(t)
@@ -59,7 +50,7 @@ func TestEndedEndpoint(t *testing.T) {
 
 func TestHTTP2EndedEndpoint(t *testing.T) {
 	origin := h2Origin(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
-	r := newRig(t, mesh.ProtocolHTTP2, ended(t), origin)
+	r := newRig(t, mesh.ProtocolHTTP2, closedPort(t), origin)
 	client := r.h2Client(t)
 	body := strings.Repeat("x", 100_000)
 	const n = 30
@@ -77,9 +68,56 @@ func TestHTTP2EndedEndpoint(t *testing.T) {
 	r.wantSeries(t, strconv.Itoa(n), "istio_requests_total", requestLabels("http", "200", "", "-")...)
 }
 
+// TestTCPEndedEndpoint: so is an opaque connection, whoever speaks first on it, as
+// long as one endpoint is left.
+func TestTCPEndedEndpoint(t *testing.T) {
+	greet := func(c *net.TCPConn) {
+		io.WriteString(c, "220 ready\r\n")
+		echo(c)
+	}
+	for _, tc := range []struct {
+		name     string
+		protocol mesh.Protocol
+		handle   func(*net.TCPConn)
+		greeting string
+	}{
+		{"declared", mesh.ProtocolTCP, echo, ""},
+		{"server first", mesh.ProtocolAuto, greet, "220 ready\r\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t, tc.protocol, closedPort(t), origin(t, tc.handle))
+			const n = 20
+			for range n {
+				c := r.dial(t)
+				if tc.greeting != "" {
+					if got := mustRead(t, c, len(tc.greeting)); got != tc.greeting {
+						t.Fatalf("the server's first bytes are %q", got)
+					}
+				}
+				mustWrite(t, c, "hello")
+				if got := mustRead(t, c, 5); got != "hello" {
+					t.Fatalf("echoed %q", got)
+				}
+				c.Close()
+			}
+			r.wantSeries(t, strconv.Itoa(n), "istio_tcp_connections_closed_total", "response_flags=-")
+			if got := r.series(t, "istio_tcp_connections_closed_total", "response_flags=UF"); got != "" {
+				t.Errorf("%s connections failed", got)
+			}
+			retries, err := strconv.Atoi(r.series(t, "vitrine_upstream_retries_total", "reason=connect_failure"))
+			if err != nil || retries < 1 || retries > n*connectRetries {
+				t.Errorf("%d retries are counted (%v), want some", retries, err)
+			}
+			for _, m := range r.p.snap.Load().clusters["outbound|80||web.default.svc.cluster.local"].Members {
+				until(t, "no connection is under way", func() bool { return m.Active() == 0 })
+			}
+		})
+	}
+}
+
 // TestGRPCEndedEndpoint: messages count for the edge that they were sent on.
 func TestGRPCEndedEndpoint(t *testing.T) {
-	r := newRig(t, mesh.ProtocolGRPC, ended(t), grpcOrigin(t))
+	r := newRig(t, mesh.ProtocolGRPC, closedPort(t), grpcOrigin(t))
 	client, _ := r.grpcClient(t)
 	const n = 30
 	for range n {

@@ -38,7 +38,8 @@ func (c *conn) forward(ctx context.Context, first *early, sni string) {
 		return
 	}
 	if first == nil {
-		first = c.openEarly(ctx)
+		first = &early{dest: c.choose(c.target.cluster, nil)}
+		c.reach(ctx, first)
 	}
 	defer first.discard()
 	dest := first.dest
@@ -99,15 +100,17 @@ type early struct {
 	in   upstream.Buffer // first bytes from the server
 }
 
-// openEarly chooses the endpoint of the TCP destination and connects to it.
-func (c *conn) openEarly(ctx context.Context) *early {
-	e := &early{dest: c.choose(c.target.cluster, nil)}
+// reach connects to the destination of e, or to another endpoint of it if the
+// one chosen cannot be connected to.
+func (c *conn) reach(ctx context.Context, e *early) {
 	if e.dest.endpoint == nil {
 		e.err = errNoEndpoint
-		return e
+		return
 	}
 	e.conn, e.err = e.dest.dial(ctx)
-	return e
+	for retries := 0; e.err != nil && retries < connectRetries && c.other(ctx, &e.dest, e.err); retries++ {
+		e.conn, e.err = e.dest.dial(ctx)
+	}
 }
 
 var errNoEndpoint = errors.New("the cluster has no healthy endpoint")

@@ -39,7 +39,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 	x.vec("vitrine_protocol_detection_total", "Connections by what their first bytes were.", "result", &m.detections)
 	x.family("vitrine_protocol_detection_seconds", histogramKind, "Time until the protocol of a connection was known.")
 	x.histogram("vitrine_protocol_detection_seconds", none, m.detectTime.bounds, m.detectTime.counts, &m.detectTime.sum, 1e9, r.started)
-	x.vec("vitrine_upstream_retries_total", "Requests sent to an upstream again.", "reason", &m.retries)
+	x.vec("vitrine_upstream_retries_total", "Requests sent to an upstream again, and opaque connections taken to another endpoint.", "reason", &m.retries)
 	x.vec("vitrine_dns_answers_total", "Answers of the DNS server of the case.", "result", &m.dns)
 
 	count := func(name, help string, v uint64) {

@@ -46,7 +46,8 @@ func (r *Recorder) Detected(result string, seconds float64) {
 	r.self.detectTime.observe(uint64(max(0, min(seconds, 1e6)) * 1e9))
 }
 
-// Retried counts a request that was sent again. reason must be one of a fixed set.
+// Retried counts a request that was sent again, or an opaque connection that was
+// taken to another endpoint. reason must be one of a fixed set.
 func (r *Recorder) Retried(reason string) { r.self.retries.add(reason, r.started) }
 
 // DNSAnswered counts an answer of the case's DNS by its result (the response
