@@ -37,13 +37,14 @@ func (s *sidecar) handleSignals(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer signal.Stop(c)
+		var jobs jobControl
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case sig := <-c:
 				if n, ok := sig.(syscall.Signal); ok {
-					s.signalled(ctx, n)
+					s.signalled(ctx, n, &jobs)
 				}
 			}
 		}
@@ -51,7 +52,7 @@ func (s *sidecar) handleSignals(ctx context.Context) *sync.WaitGroup {
 	return &wg
 }
 
-func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal) {
+func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobControl) {
 	if !s.b.Foreground {
 		s.runtime.Stop(true)
 		return
@@ -60,6 +61,8 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal) {
 	switch sig {
 	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH:
 		shared = inForeground()
+	case syscall.SIGCONT:
+		shared = jobs.resumed(s.programPID())
 	default:
 	}
 	if !shared && s.runtime.Signal("", sig) == 0 {
@@ -71,11 +74,16 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal) {
 		}
 	}
 	if sig == syscall.SIGTSTP {
-		// Stop as the default action would have, so that the shell sees it.
-		if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+		if err := jobs.suspend(ctx, s.programPID()); err != nil {
 			s.log.WarnContext(ctx, "cannot stop with the program", "error", err)
 		}
 	}
+}
+
+// programPID is the program of a pod in the foreground; 0 if none runs.
+func (s *sidecar) programPID() int {
+	status, _ := s.runtime.Status()
+	return status.Containers[0].PID
 }
 
 // inForeground reports whether our process group is the one that the controlling

@@ -1,0 +1,89 @@
+package sidecar
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// jobControl lets a shell stop and continue the program through this process,
+// which is the one that the shell knows: it stops when the program does, and not
+// when the program handles or ignores SIGTSTP. It belongs to one goroutine.
+type jobControl struct {
+	suspended bool // by suspend, and not resumed since
+}
+
+// stopWait is how long a program that handles SIGTSTP may take to put the
+// terminal in order and stop itself. Other signals wait meanwhile.
+const stopWait = 2 * time.Second
+
+// suspend stops this process once the program, which got SIGTSTP, has stopped,
+// and returns when it was continued, or when the program goes on.
+func (j *jobControl) suspend(ctx context.Context, program int) error {
+	limit := time.NewTimer(stopWait)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st := programState(program)
+		switch {
+		case st.stopped, program == 0: // without a program only we can stop
+			j.suspended = true
+			// As the default action would have, so that the shell sees it.
+			if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+				return fmt.Errorf("stop: %w", err)
+			}
+			return nil
+		case st.ignores, st.gone:
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// resumed takes note of SIGCONT and reports whether the program got it, too: a
+// shell continues the whole process group.
+func (j *jobControl) resumed(program int) bool {
+	was := j.suspended
+	j.suspended = false
+	return was && !programState(program).stopped
+}
+
+// state is what job control has to know of a program.
+type state struct {
+	stopped bool
+	ignores bool // SIGTSTP
+	gone    bool
+}
+
+// programState reads /proc/PID/status (proc_pid_status(5)).
+func programState(pid int) state {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return state{gone: true}
+	}
+	var st state
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		switch name {
+		case "State":
+			st.stopped = strings.HasPrefix(value, "T")
+			st.gone = strings.HasPrefix(value, "Z")
+		case "SigIgn":
+			mask, err := strconv.ParseUint(value, 16, 64)
+			st.ignores = err == nil && mask&(1<<(syscall.SIGTSTP-1)) != 0
+		}
+	}
+	return st
+}
