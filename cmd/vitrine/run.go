@@ -56,10 +56,13 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 	}
 	client := c.client()
 	if _, err := client.Status(ctx); errors.Is(err, daemon.ErrNotRunning) {
-		if _, err := daemon.StartDetached(ctx, cfg, c.logLevel, nil, c.errOut); err != nil {
+		started, err := daemon.StartOrJoin(ctx, cfg, c.logLevel, c.errOut)
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.errOut, "vitrine: started a mesh in the background; `%s` stops it\n", c.commandLine("down"))
+		if started {
+			fmt.Fprintf(c.errOut, "vitrine: started a mesh in the background; `%s` stops it\n", c.commandLine("down"))
+		}
 	} else if err != nil {
 		return err
 	}

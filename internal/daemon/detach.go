@@ -63,7 +63,46 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	return waitSettled(ctx, NewClient(cfg.RunDir), ended, lastWill{log.Name(), before.Size()}, progress)
+	will := lastWill{log.Name(), before.Size()}
+	s, err := waitSettled(ctx, NewClient(cfg.RunDir), ended, will, progress)
+	if err == nil && s.PID != cmd.Process.Pid {
+		// Another one was started at the same moment, and ours gives way to it.
+		select {
+		case err = <-ended:
+			return Status{}, will.read(err)
+		case <-ctx.Done():
+			return Status{}, ctx.Err()
+		}
+	}
+	return s, err
+}
+
+// StartOrJoin makes sure that a mesh answers in cfg.RunDir. It starts one as
+// StartDetached does, unless another process is doing so: several `vitrine run`
+// of one script share the mesh of the first. started tells whether it is ours.
+func StartOrJoin(ctx context.Context, cfg Config, logLevel string, progress io.Writer) (started bool, err error) {
+	if err := cfg.Normalize(); err != nil {
+		return false, err
+	}
+	if _, err = StartDetached(ctx, cfg, logLevel, nil, progress); err == nil {
+		return true, nil
+	}
+	limit, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	client := NewClient(cfg.RunDir)
+	for runDirOwned(cfg.RunDir) {
+		if _, none := client.Status(limit); none == nil {
+			return false, nil
+		}
+		select {
+		case <-tick.C:
+		case <-limit.Done():
+			return false, err
+		}
+	}
+	return false, err
 }
 
 // ownLog is the log of a mesh in the background: vitrine.log in its data

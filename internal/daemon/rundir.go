@@ -81,6 +81,17 @@ func lockRunDir(dir string) (*runLock, error) {
 	}
 }
 
+// runDirOwned reports whether a control plane lives in dir, be it that it does not
+// answer yet. It only looks: trying the lock could keep it from one that starts.
+func runDirOwned(dir string) bool {
+	text, err := os.ReadFile(filepath.Join(dir, lockFile))
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return err == nil && pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+}
+
 // takeLock locks the file and writes our process number into it.
 func takeLock(dir string, file *os.File) error {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
