@@ -2,7 +2,10 @@ package intercept_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,6 +72,28 @@ func TestDialRefused(t *testing.T) {
 	for _, port := range []uint16{1, 8080, 15001, 15053} {
 		if got, err := ask(t, c, "10.77.0.9", port); !errors.Is(err, syscall.ECONNREFUSED) {
 			t.Errorf("port %d: %q, %v, want connection refused", port, got, err)
+		}
+	}
+}
+
+// TestNoRouteRefuses: the routes of a new case lead to it. A prefix route to its
+// IPv6 address would refuse, for as long as the kernel has not made the address's
+// own route, and connections of the first moment would fail.
+func TestNoRouteRefuses(t *testing.T) {
+	c := startCase(t, config(t))
+	table, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/ipv6_route", c.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const reject, null = 0x200, "ffffffff" // RTF_REJECT; metric of the entry for "no route"
+	for _, line := range lines(string(table)) {
+		f := strings.Fields(line) // destination, length, source, length, gateway, metric, references, use, flags, device
+		flags, err := strconv.ParseUint(f[8], 16, 32)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		if f[5] != null && flags&reject != 0 {
+			t.Errorf("a route refuses: %s", line)
 		}
 	}
 }

@@ -47,7 +47,10 @@ func addLocal(lo netlink.Link, addr netip.Addr) error {
 	ip := net.IP(addr.AsSlice())
 	a := &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: net.CIDRMask(bits, bits)}}
 	if addr.Is6() {
-		a.Flags = unix.IFA_F_NODAD
+		// A prefix route on lo becomes one that refuses ("would result in kernel
+		// looping", ip6_route_info_create), and counts until the address's own route
+		// is there, for which the kernel takes a work queue's time.
+		a.Flags = unix.IFA_F_NODAD | unix.IFA_F_NOPREFIXROUTE
 	}
 	if err := netlink.AddrAdd(lo, a); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("add %v to lo: %w", addr, err)
