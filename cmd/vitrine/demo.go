@@ -6,12 +6,32 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vitrine-mesh/vitrine/internal/daemon"
 )
+
+// demoDir finds the demo's files: beside the source tree that the executable
+// was built in (bin/vitrine, demo/), or installed beside it (share/vitrine/demo).
+func demoDir() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find vitrine: %w", err)
+	}
+	base := filepath.Dir(filepath.Dir(self))
+	for _, dir := range []string{filepath.Join(base, "demo"), filepath.Join(base, "share", "vitrine", "demo")} {
+		if _, err := os.Stat(filepath.Join(dir, demoFile)); err == nil {
+			return dir, nil
+		}
+	}
+	return "", errors.New("the demo's files are not beside this executable: run `make demo` in the source tree, or name their directory with --dir")
+}
+
+// demoFile is the YAML of the demo, which `vitrine up -f` takes as well.
+const demoFile = "shop.yaml"
 
 func (c *cli) demoCommand() *cobra.Command {
 	cfg := daemon.Config{Version: version}
@@ -20,16 +40,16 @@ func (c *cli) demoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Run a shop of small programs, with load, to try Vitrine on", Args: cobra.NoArgs,
 		Long: "Run a shop of small programs in Go, Node and Python, none of which knows about Vitrine, with its own load.\n" +
-			"It is plain YAML: `vitrine up -f demo/" + daemon.DemoFile + "` does the same. Ctrl-C leaves nothing behind.",
+			"It is plain YAML: `vitrine up -f demo/" + demoFile + "` does the same. Ctrl-C leaves nothing behind.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if dir == "" {
 				var err error
-				if dir, err = daemon.DemoDir(); err != nil {
+				if dir, err = demoDir(); err != nil {
 					return err
 				}
 			}
 			cfg.RunDir = c.runDir
-			cfg.Files = []string{filepath.Join(dir, daemon.DemoFile)}
+			cfg.Files = []string{filepath.Join(dir, demoFile)}
 			return c.demo(cmd.Context(), cfg, duration)
 		},
 	}
@@ -41,13 +61,9 @@ func (c *cli) demoCommand() *cobra.Command {
 
 // demo runs the shop and talks the user through it.
 func (c *cli) demo(ctx context.Context, cfg daemon.Config, duration time.Duration) error {
-	log, err := c.logger()
-	if err != nil {
-		return err
-	}
 	// The shop's own output would drown what is said here: `vitrine logs` has it.
-	ledger := new(daemon.LedgerReader)
-	m, err := daemon.New(cfg, daemon.IO{Output: ledger, Progress: c.out, Log: log, Force: c.force, Demo: true})
+	ledger := new(ledgerReader)
+	m, err := c.newMesh(cfg, daemon.IO{Output: ledger, Progress: c.out, Demo: true})
 	if err != nil {
 		return err
 	}
@@ -55,14 +71,14 @@ func (c *cli) demo(ctx context.Context, cfg daemon.Config, duration time.Duratio
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- m.Run(ctx) }()
-	err = c.demoStory(ctx, m, ledger, duration, ended)
+	err = c.demoStory(ctx, m, ledger, &cfg, duration, ended)
 	cancel()
 	return errors.Join(err, <-ended)
 }
 
 // demoStory waits for the shop, says what to try, and after duration prints the
 // summary. If the mesh ends meanwhile, it puts its error back into ended.
-func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *daemon.LedgerReader, duration time.Duration, ended chan error) error {
+func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *ledgerReader, cfg *daemon.Config, duration time.Duration, ended chan error) error {
 	began := time.Now()
 	fmt.Fprintln(c.out, "starting the shop")
 	// over waits for one of the usual ends, or until time has come.
@@ -101,7 +117,18 @@ func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *daemon.Ledg
 		return err
 	}
 	fmt.Fprintln(c.out, "\nThe load stops. Its own ledger of requests, beside what the proxies at both ends counted:")
-	return m.AuditLoad(ctx, ledger, c.out)
+	audit := loadAudit{client: c.client(), ledger: ledger, leftOut: s.LeftOut, settle: 2*cfg.ScrapeInterval + 5*time.Second}
+	audit.count = func(ctx context.Context) ([]daemon.QuerySeries, error) {
+		window := strconv.Itoa(int(time.Since(s.Started).Seconds())+60) + "s"
+		r, err := daemon.RunQuery(ctx, c.runDir, daemon.Query{
+			URL: s.Prometheus, Expr: "increase(istio_requests_total[" + window + "] anchored)", At: time.Now(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		return r.Series, nil
+	}
+	return audit.run(ctx, c.out)
 }
 
 // printDemo says what to open and to try, each line as it can be typed.

@@ -21,11 +21,6 @@ import (
 // version is set by the build.
 var version = "dev"
 
-// exitError carries an exit status that is not 1, with nothing more to print.
-type exitError int
-
-func (e exitError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
-
 // cli is what every subcommand shares.
 type cli struct {
 	stdin       *os.File
@@ -64,14 +59,11 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	root.SetOut(c.out)
 	root.SetErr(errOut)
 	err := root.ExecuteContext(ctx)
-	var exit exitError
 	var usage usageError
 	var config *daemon.ConfigError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &exit):
-		return int(exit)
 	case errors.As(err, &usage):
 		command := strings.TrimSpace("vitrine " + usage.command)
 		fmt.Fprintf(errOut, "vitrine: %v\nSee `%s --help`.\n", err, command)
@@ -112,6 +104,10 @@ func (c *cli) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageError{command: cmd.Name(), err: err}
 	})
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		_, err := c.logger() // also of commands that log nothing
+		return err
+	}
 	root.AddCommand(
 		c.upCommand(), c.runCommand(), c.demoCommand(), c.downCommand(),
 		c.psCommand(), c.logsCommand(), c.restartCommand(),
@@ -152,7 +148,7 @@ func wrapArgErrors(cmd *cobra.Command) {
 func (c *cli) logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.logLevel)); err != nil {
-		return nil, usageError{command: "up", err: fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)}
+		return nil, usageError{err: fmt.Errorf("--log-level %q: want debug, info, warn or error", c.logLevel)}
 	}
 	return slog.New(slog.NewTextHandler(c.errOut, &slog.HandlerOptions{Level: level})), nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -22,6 +23,9 @@ func (c *cli) queryCommand() *cobra.Command {
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Expr = args[0]
+			if q.Range < 0 || q.Step < 0 {
+				return usageError{command: "query", err: errors.New("--range and --step are lengths of time: want them positive (--at says when the range ends)")}
+			}
 			var err error
 			if q.At, err = parseTime(at, time.Now()); err != nil {
 				return usageError{command: "query", err: fmt.Errorf("--at: %w", err)}
@@ -55,6 +59,9 @@ func (c *cli) queryCommand() *cobra.Command {
 	return cmd
 }
 
+// maxUnixSeconds bounds a time in seconds: the end of year 9999.
+const maxUnixSeconds = 253402300800
+
 // parseTime understands RFC 3339, unix seconds, and negative durations.
 func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
@@ -66,7 +73,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil
 	}
-	if f, err := strconv.ParseFloat(s, 64); err == nil {
+	if f, err := strconv.ParseFloat(s, 64); err == nil && math.Abs(f) < maxUnixSeconds {
 		return time.UnixMilli(int64(f * 1000)), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is not a time: want RFC 3339, unix seconds, or a negative duration as -5m", s)

@@ -23,7 +23,8 @@ func (c *cli) runCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run --service NAME [flags] -- COMMAND [ARG...]", Short: "Add one program to the running mesh, or start one",
 		Long: "Run one program in a glass case as part of the mesh. Its stdin, stdout, terminal, signals, exit code, working\n" +
-			"directory, user and environment stay its own. If no mesh runs, one is started in the background.",
+			"directory, user and environment stay its own. If no mesh runs, one is started in the background, with those of\n" +
+			"the flags that are about the mesh; for a mesh that runs they have no effect.",
 		Example: "  vitrine run --service web --version v1 --port 8080/http --publish 127.0.0.1:8080:8080 -- ./web",
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

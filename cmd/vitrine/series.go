@@ -62,11 +62,20 @@ func vectorRows(series []daemon.QuerySeries, names []string) [][]string {
 	for i := range series {
 		row := make([]string, 0, len(names)+1)
 		for _, n := range names {
-			row = append(row, series[i].Labels[n])
+			row = append(row, printable(series[i].Labels[n]))
 		}
 		rows = append(rows, append(row, lastValue(&series[i])))
 	}
 	return rows
+}
+
+// printable is a label's value for a cell of a table: names come from others, and
+// what a terminal would obey is shown as Go writes it.
+func printable(s string) string {
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 func lastValue(s *daemon.QuerySeries) string {

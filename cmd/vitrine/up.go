@@ -67,7 +67,7 @@ func (c *cli) upCommand() *cobra.Command {
 
 // up runs the control plane in the foreground until ctx ends.
 func (c *cli) up(ctx context.Context, cfg daemon.Config) error {
-	m, err := c.newMesh(cfg, c.stdin)
+	m, err := c.newMesh(cfg, daemon.IO{Stdin: c.stdin, Output: c.out, Progress: c.errOut})
 	if err != nil {
 		return err
 	}
@@ -97,13 +97,15 @@ func (c *cli) readStdin(files []string) ([]byte, error) {
 	return data, nil
 }
 
-// newMesh validates the configuration and loads the files; nothing is started.
-func (c *cli) newMesh(cfg daemon.Config, stdin io.Reader) (*daemon.Mesh, error) {
-	log, err := c.logger()
-	if err != nil {
+// newMesh validates the configuration and loads the files, and says what is wrong
+// with them; nothing is started.
+func (c *cli) newMesh(cfg daemon.Config, streams daemon.IO) (*daemon.Mesh, error) {
+	var err error
+	if streams.Log, err = c.logger(); err != nil {
 		return nil, err
 	}
-	m, err := daemon.New(cfg, daemon.IO{Stdin: stdin, Output: c.out, Progress: c.errOut, Log: log, Force: c.force})
+	streams.Force = c.force
+	m, err := daemon.New(cfg, streams)
 	if err != nil {
 		if bad, ok := errors.AsType[*daemon.ManifestError](err); ok {
 			for _, line := range bad.Lines {
@@ -123,7 +125,7 @@ func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.newMesh(cfg, bytes.NewReader(stdin)); err != nil {
+	if _, err := c.newMesh(cfg, daemon.IO{Stdin: bytes.NewReader(stdin), Output: c.out, Progress: c.errOut}); err != nil {
 		return err
 	}
 	s, err := daemon.StartDetached(ctx, cfg, c.logLevel, stdin, c.errOut)

@@ -112,6 +112,10 @@ func freeNet(ctx context.Context, runDir string, before uint8) (uint8, io.Closer
 	return 0, nil, fmt.Errorf("all %d mesh networks 127.%d.0.0 … 127.%d.0.0 are in use on this machine: stop a mesh with `vitrine down`", span, mesh.MeshNetFirst, mesh.MeshNetLast)
 }
 
+// timeWait is the state of a connection that is over, in /proc/net/tcp. It keeps
+// nobody from listening, and lasts for a minute after every mesh.
+const timeWait = "06"
+
 // usedNets reads which 127.N networks have sockets now.
 func usedNets() (map[uint8]bool, error) {
 	f, err := os.Open("/proc/net/tcp")
@@ -124,7 +128,7 @@ func usedNets() (map[uint8]bool, error) {
 	for scan.Scan() {
 		fields := strings.Fields(scan.Text())
 		// The address is printed as a native-endian word: 127.77.0.2 is 02004D7F.
-		if len(fields) < 2 || len(fields[1]) < 8 || fields[1][6:8] != "7F" {
+		if len(fields) < 4 || len(fields[1]) < 8 || fields[1][6:8] != "7F" || fields[3] == timeWait {
 			continue
 		}
 		if n, err := strconv.ParseUint(fields[1][4:6], 16, 8); err == nil {
