@@ -104,7 +104,6 @@ func New(o Options) (*Plane, error) {
 	}
 	p := &Plane{
 		opts:      o,
-		metrics:   newPlaneMetrics(time.Now(), o.Version),
 		wake:      make(chan struct{}, 1),
 		sources:   map[string][]mesh.Service{},
 		workloads: map[string]mesh.Workload{},
@@ -114,6 +113,7 @@ func New(o Options) (*Plane, error) {
 		indexes:   newIndexNumbers(),
 		replace:   durable.Replace,
 	}
+	p.metrics = newPlaneMetrics(time.Now(), o.Version, p.current.Load)
 	if o.StatePath != "" {
 		var err error
 		p.vips, p.indexes, err = loadState(o.StatePath, newVIPNumbers, newIndexNumbers)
@@ -168,6 +168,7 @@ func (p *Plane) SetServices(source string, svcs []mesh.Service) {
 	if reflect.DeepEqual(p.sources[source], own) {
 		return
 	}
+	p.metrics.servicesChanged(p.sources[source], own)
 	if len(own) == 0 {
 		delete(p.sources, source)
 	} else {
@@ -196,9 +197,15 @@ func (p *Plane) SetWorkload(w mesh.Workload) {
 		return
 	}
 	p.workloads[key] = w
-	if known && onlyReadiness(&old, &w) {
+	switch {
+	case !known:
+		p.metrics.happened(objectWorkload, eventAdd)
+	case onlyReadiness(&old, &w):
+		p.metrics.happened(objectEndpoints, eventUpdate)
 		p.changed(triggerEndpoint)
 		return
+	default:
+		p.metrics.happened(objectWorkload, eventUpdate)
 	}
 	p.changed(triggerWorkload)
 }
@@ -212,6 +219,7 @@ func (p *Plane) RemoveWorkload(key string) {
 	}
 	delete(p.workloads, key)
 	delete(p.wires, key)
+	p.metrics.happened(objectWorkload, eventDelete)
 	p.changed(triggerWorkload)
 }
 
@@ -253,7 +261,7 @@ func (p *Plane) Release(key string) {
 
 // changed notes a change to publish. p.mu is held.
 func (p *Plane) changed(t trigger) {
-	p.metrics.event(t)
+	p.metrics.pushed(t)
 	if p.firstChange.IsZero() {
 		p.firstChange = time.Now()
 	}
