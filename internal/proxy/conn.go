@@ -380,7 +380,8 @@ type watch struct {
 	looks    uint32                             // reaper only: how often it looked during this request
 	lookedAt int64                              // reaper only: the request that looks belongs to
 
-	halfClosed bool // reaper only: the client had ended its side at the first look
+	halfClosed bool   // reaper only: the client had ended its side at the first look
+	absent     uint32 // reaper only: looks in a row at which the client's socket was not there
 }
 
 func (w *watch) set(p phase, now int64) {

@@ -26,6 +26,10 @@ type Options struct {
 	// DialProgram connects to a port of the workload's program so that it sees
 	// source as its client. nil dials 127.0.0.1 and source is lost.
 	DialProgram func(ctx context.Context, source netip.Addr, port uint16) (net.Conn, error)
+	// CasePID is a process in the network namespace of the programs that
+	// ServeOutbound serves; 0 is this one. There the proxy looks whether a client
+	// that half-closed its connection still waits for a response.
+	CasePID int
 	// Log takes what an operator should know; nil discards it.
 	Log *slog.Logger
 

@@ -35,9 +35,10 @@ func (p *Proxy) reap(ctx context.Context) {
 }
 
 func (p *Proxy) reapConns(now int64) {
+	half := halfOpens{p: p}
 	for _, d := range []mesh.Direction{mesh.Inbound, mesh.Outbound} {
 		for _, c := range p.connections(d) {
-			c.check(now)
+			c.check(now, &half)
 		}
 	}
 }
@@ -64,7 +65,7 @@ func (p *Proxy) reapPools(now int64) {
 // The goroutine that serves c moves on while this looks: what it decides by an
 // outdated phase wakes a goroutine that finds no reason, or ends a connection
 // that was at its limit anyway.
-func (c *conn) check(now int64) {
+func (c *conn) check(now int64, half *halfOpens) {
 	w := &c.watch
 	age := time.Duration(now - w.since.Load())
 	switch phase(w.phase.Load()) {
@@ -80,34 +81,48 @@ func (c *conn) check(now int64) {
 			c.stop(verdictSlow)
 		}
 	case phaseWait:
-		c.lookForClient()
+		c.lookForClient(half)
 	case phaseUpload, phaseBody:
 		if age >= c.p.o.BodyIdleTimeout {
 			c.stop(verdictSlow)
 			return
 		}
-		c.lookForClient()
+		c.lookForClient(half)
 	case phaseOpaque:
 	}
 }
 
+// absences is at how many looks in a row a client that ended its sending side
+// has to have no socket any more: one reading of a table that changes meanwhile
+// may miss it.
+const absences = 2
+
 // lookForClient finds out whether the client of a request in progress has
-// gone. A reset says so. The end of its sending side does not, if it comes with
-// the request: clients may half-close and still want the response. When it
-// comes later, it is the end of a client that gave up.
-func (c *conn) lookForClient() {
+// gone. A reset says so. The end of its sending side does not: clients may
+// half-close and still want the response. Where it cannot be found out which of
+// the two it was, an end that comes with the request is taken for a half, and a
+// later one for the end of a client that gave up.
+func (c *conn) lookForClient(half *halfOpens) {
 	w := &c.watch
 	if began := w.began.Load(); began != w.lookedAt {
-		w.lookedAt, w.looks, w.halfClosed = began, 0, false
+		w.lookedAt, w.looks, w.halfClosed, w.absent = began, 0, false, 0
 	}
 	w.looks++
 	switch c.down.Probe() {
 	case upstream.Broken:
 		c.stop(verdictGone)
 	case upstream.Ended:
-		if w.looks == 1 {
+		open, known := half.wants(c)
+		switch {
+		case open:
+			w.absent = 0
+		case known:
+			if w.absent++; w.absent >= absences {
+				c.stop(verdictGone)
+			}
+		case w.looks == 1:
 			w.halfClosed = true
-		} else if !w.halfClosed {
+		case !w.halfClosed:
 			c.stop(verdictGone)
 		}
 	case upstream.Quiet, upstream.Readable:

@@ -94,8 +94,8 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 
 	// 4. The proxy and its configuration.
 	px, err := proxy.New(proxy.Options{
-		Self: *w, Net: s.b.Net, Recorder: recorder, DialProgram: podCase{place}.dialProgram, Log: s.log,
-		DrainIdleGrace: drainIdleGrace,
+		Self: *w, Net: s.b.Net, Recorder: recorder, DialProgram: podCase{place}.dialProgram,
+		CasePID: place.PID(), Log: s.log, DrainIdleGrace: drainIdleGrace,
 	})
 	if err != nil {
 		return err
