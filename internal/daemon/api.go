@@ -23,6 +23,7 @@ type Status struct {
 	Ready      int       `json:"ready"`   // workloads that are ready
 	Settled    bool      `json:"settled"` // every wanted workload is ready or has ended for good
 	Published  []Opening `json:"published"`
+	LeftOut    []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
 }
 
 // Opening is an address of this machine that leads to a service.

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // load reads the files and tells their warnings, and which sets are left out of
@@ -47,6 +50,43 @@ func (m *Mesh) apply(objs *manifest.Objects, leftOut []string) error {
 	m.plane.SetServices("files", objs.Services)
 	m.plane.SetServices("run", m.runServices())
 	return nil
+}
+
+// remove takes the workload sets that the targets name (NAME or NAMESPACE/NAME) out
+// of what is wanted, until files are applied again, and returns when their
+// programs have ended.
+func (m *Mesh) remove(ctx context.Context, targets []string) error {
+	m.mu.Lock()
+	objs, leftOut := *m.objs, m.leftOut
+	m.mu.Unlock()
+	sets := slices.Clone(objs.Sets)
+	for _, target := range targets {
+		named := func(s mesh.WorkloadSet) bool { return target == s.Name || target == s.Namespace+"/"+s.Name }
+		if !slices.ContainsFunc(objs.Sets, named) {
+			return fmt.Errorf("no workload of the files is called %q: see `vitrine ps`", target)
+		}
+		sets = slices.DeleteFunc(sets, named)
+	}
+	objs.Sets = sets
+	if err := m.apply(&objs, leftOut); err != nil {
+		return err
+	}
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		left := 0
+		for _, target := range targets {
+			left += m.matching(target)
+		}
+		if left == 0 {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of %s: %w", strings.Join(targets, ", "), ctx.Err())
+		}
+	}
 }
 
 // reload reads the files again; if anything is wrong, what runs stays.

@@ -103,6 +103,12 @@ func (c *Client) Restart(ctx context.Context, targets []string) ([]string, error
 	return names, c.call(ctx, http.MethodPost, "/v1/restart", targets, &names)
 }
 
+// Remove takes workload sets of the files (NAME, NS/NAME) out of what is wanted,
+// until files are applied again, and returns when their programs have ended.
+func (c *Client) Remove(ctx context.Context, targets []string) error {
+	return c.call(ctx, http.MethodPost, "/v1/remove", targets, nil)
+}
+
 // Down stops every workload and then the control plane itself. It returns when
 // all workloads have ended.
 func (c *Client) Down(ctx context.Context) error {

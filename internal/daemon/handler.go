@@ -46,6 +46,14 @@ func (m *Mesh) controlHandler() http.Handler {
 		names, err := m.local.Restart(r.Context(), targets)
 		reply(w, names, err)
 	})
+	mux.HandleFunc("POST /v1/remove", func(w http.ResponseWriter, r *http.Request) {
+		var targets []string
+		if err := json.NewDecoder(r.Body).Decode(&targets); err != nil {
+			reply(w, nil, fmt.Errorf("read the request: %w", err))
+			return
+		}
+		reply(w, struct{}{}, m.remove(r.Context(), targets))
+	})
 	mux.HandleFunc("POST /v1/down", func(w http.ResponseWriter, r *http.Request) {
 		m.once.Do(func() { close(m.stop) })
 		select {
@@ -94,6 +102,9 @@ func (m *Mesh) Status() Status {
 			}
 		}
 	}
+	m.mu.Lock()
+	s.LeftOut = m.leftOut
+	m.mu.Unlock()
 	for _, p := range m.local.Pods() {
 		s.Workloads++
 		if p.Workload.Ready || p.Status.Phase == pod.Succeeded {

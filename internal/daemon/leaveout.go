@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,25 +11,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
-
-// DemoDir finds the demo's files: beside the source tree that the executable
-// was built in (bin/vitrine, demo/), or installed beside it (share/vitrine/demo).
-func DemoDir() (string, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return "", fmt.Errorf("find vitrine: %w", err)
-	}
-	base := filepath.Dir(filepath.Dir(self))
-	for _, dir := range []string{filepath.Join(base, "demo"), filepath.Join(base, "share", "vitrine", "demo")} {
-		if _, err := os.Stat(filepath.Join(dir, DemoFile)); err == nil {
-			return dir, nil
-		}
-	}
-	return "", errors.New("the demo's files are not beside this executable: run `make demo` in the source tree, or name their directory with --dir")
-}
-
-// DemoFile is the YAML of the demo, which `vitrine up -f` takes as well.
-const DemoFile = "shop.yaml"
 
 // leaveOut removes the sets whose interpreter is not installed, says so, and
 // returns their names. A program with a path is ours to build: its absence is an

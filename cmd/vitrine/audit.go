@@ -1,4 +1,4 @@
-package daemon
+package main
 
 import (
 	"cmp"
@@ -8,15 +8,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
 	"time"
 
-	"github.com/vitrine-mesh/vitrine/internal/local"
-	"github.com/vitrine-mesh/vitrine/internal/mesh"
-	"github.com/vitrine-mesh/vitrine/internal/metricstore"
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
 )
 
 // The demo's load, which keeps the ledger (demo/cmd/load).
@@ -36,15 +33,15 @@ type ledger struct {
 	Exact bool `json:"exact"`
 }
 
-// LedgerReader is the Output of a demo's mesh: it keeps the ledger that the load
+// ledgerReader is the Output of a demo's mesh: it keeps the ledger that the load
 // writes, and drops all other lines. It may be written to while it is read.
-type LedgerReader struct {
+type ledgerReader struct {
 	mu   sync.Mutex
 	text string
 }
 
 // Write takes whole lines.
-func (r *LedgerReader) Write(line []byte) (int, error) {
+func (r *ledgerReader) Write(line []byte) (int, error) {
 	if _, text, ok := strings.Cut(string(line), "] "+ledgerMark); ok {
 		r.mu.Lock()
 		r.text = text
@@ -53,7 +50,7 @@ func (r *LedgerReader) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-func (r *LedgerReader) read() (*ledger, bool) {
+func (r *ledgerReader) read() (*ledger, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := new(ledger)
@@ -71,34 +68,47 @@ type edgeCount struct {
 
 func (e *edgeCount) agrees() bool { return e.client == e.sent && e.server == e.sent }
 
-// ErrDisagree says that counters and ledger differ.
-var ErrDisagree = errors.New("the counters and the load's ledger disagree")
+// errDisagree says that counters and ledger differ.
+var errDisagree = errors.New("the counters and the load's ledger disagree")
 
-// AuditLoad ends the load of the demo, so that its ledger is final, waits until
-// the last of it is scraped, and writes the ledger beside the counters of both
-// proxies of every edge. It returns ErrDisagree if they differ.
-func (m *Mesh) AuditLoad(ctx context.Context, reader *LedgerReader, out io.Writer) error {
+// loadAudit puts the ledger of the demo's load beside what was counted.
+type loadAudit struct {
+	client  *daemon.Client
+	ledger  *ledgerReader
+	leftOut []string // programs that are not on this machine
+	// count asks for the increase of istio_requests_total since the mesh began.
+	count func(ctx context.Context) ([]daemon.QuerySeries, error)
+	// settle is how long the last figures may take to be scraped.
+	settle time.Duration
+}
+
+// run ends the load, so that its ledger is final, waits until the last of it is
+// scraped, and writes the ledger beside the counters of both proxies of every
+// edge. It returns errDisagree if they differ.
+func (a *loadAudit) run(ctx context.Context, out io.Writer) error {
 	pods := map[string]bool{}
-	m.notePods(pods)
-	if err := m.stopSet(ctx, mesh.DefaultNamespace, loadSet); err != nil {
+	if err := a.notePods(ctx, pods); err != nil {
 		return err
 	}
-	m.notePods(pods)
-	// What proxies counted up to now is in the store after one more scrape of
-	// each; another one is for a scrape that was under way.
-	ctx, cancel := context.WithTimeout(ctx, 2*m.cfg.ScrapeInterval+5*time.Second)
+	if err := a.client.Remove(ctx, []string{loadSet}); err != nil {
+		return err
+	}
+	if err := a.notePods(ctx, pods); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.settle)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var rows []edgeCount
 	var note string
 	for {
-		l, written := reader.read()
+		l, written := a.ledger.read()
 		if written {
-			now, said, err := m.compare(ctx, l, pods)
+			series, err := a.count(ctx)
 			switch {
 			case err == nil:
-				rows, note = now, said
+				rows, note = compare(l, series, pods, a.leftOut)
 			case ctx.Err() == nil:
 				return err
 			}
@@ -114,72 +124,42 @@ func (m *Mesh) AuditLoad(ctx context.Context, reader *LedgerReader, out io.Write
 		if !written {
 			return errors.New("the load left no ledger: see `vitrine logs load`")
 		}
-		return errors.Join(writeComparison(out, rows, note), ErrDisagree)
+		return errors.Join(writeComparison(out, rows, note), errDisagree)
 	}
 }
 
-func (m *Mesh) notePods(names map[string]bool) {
-	for _, p := range m.local.Pods() {
-		names[p.Workload.Name] = true
+func (a *loadAudit) notePods(ctx context.Context, names map[string]bool) error {
+	pods, err := a.client.Pods(ctx)
+	for i := range pods {
+		names[pods[i].Name] = true
 	}
-}
-
-// stopSet takes one set out of what is wanted and waits until it has ended.
-func (m *Mesh) stopSet(ctx context.Context, namespace, name string) error {
-	m.mu.Lock()
-	objs, leftOut := *m.objs, m.leftOut
-	m.mu.Unlock()
-	objs.Sets = slices.DeleteFunc(slices.Clone(objs.Sets), func(s mesh.WorkloadSet) bool { return s.Namespace == namespace && s.Name == name })
-	if err := m.apply(&objs, leftOut); err != nil {
-		return err
-	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for slices.ContainsFunc(m.local.Pods(), func(p local.PodStatus) bool { return p.Workload.Namespace == namespace && p.Workload.Owner == name }) {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return nil
+	return err
 }
 
 // compare puts the counters beside the ledger. What lies behind the load's own
 // calls is left out, and said, if the ledger cannot know it.
-func (m *Mesh) compare(ctx context.Context, l *ledger, pods map[string]bool) (rows []edgeCount, note string, err error) {
-	remote, err := metricstore.NewRemote("http://" + m.promAddr)
-	if err != nil {
-		return nil, "", err
-	}
-	defer remote.Close()
-	window := strconv.Itoa(int(time.Since(m.started).Seconds())+60) + "s"
-	samples, err := remote.Query(ctx, "increase(istio_requests_total["+window+"] anchored)", time.Now())
-	if err != nil {
-		return nil, "", err
-	}
+func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftOut []string) (rows []edgeCount, note string) {
 	counts := map[[2]string]*edgeCount{}
 	outside := 0
-	for _, s := range samples {
-		if !pods[s.Labels["pod"]] {
+	for i := range series {
+		s := &series[i]
+		if !pods[s.Labels["pod"]] || len(s.Points) == 0 {
 			continue // of an earlier demo
 		}
+		value := int(s.Points[len(s.Points)-1].Value)
 		key := [2]string{s.Labels["source_app"], s.Labels["destination_app"]}
 		if counts[key] == nil {
 			counts[key] = &edgeCount{}
 		}
 		if s.Labels["reporter"] == "source" {
-			counts[key].client += int(s.Value)
+			counts[key].client += value
 			continue
 		}
-		counts[key].server += int(s.Value)
+		counts[key].server += value
 		if key[0] == "unknown" {
-			outside += int(s.Value)
+			outside += value
 		}
 	}
-	m.mu.Lock()
-	leftOut := m.leftOut
-	m.mu.Unlock()
 	switch {
 	case len(leftOut) > 0:
 		note = "only the load's own calls are compared, since programs were left out: " + strings.Join(leftOut, ", ")
@@ -201,7 +181,7 @@ func (m *Mesh) compare(ctx context.Context, l *ledger, pods map[string]bool) (ro
 	slices.SortFunc(rows, func(a, b edgeCount) int {
 		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.destination, b.destination))
 	})
-	return rows, note, nil
+	return rows, note
 }
 
 // writeComparison prints the rows, and the load's own calls as a sentence.

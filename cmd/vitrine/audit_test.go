@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+)
+
+func counted(pod, reporter, source, destination string, n float64) daemon.QuerySeries {
+	return series(n, "pod", pod, "reporter", reporter, "source_app", source, "destination_app", destination)
+}
+
+// TestCompare holds the ledger's arithmetic, and what it says, against counters.
+func TestCompare(t *testing.T) {
+	const text = `{"edges":[{"source":"web-app","destination":"cart","count":4},{"source":"load","destination":"web-app","count":7}],"exact":true}`
+	exact := []daemon.QuerySeries{
+		counted("load-1", "source", "load", "web-app", 5),
+		counted("load-1", "source", "load", "web-app", 2), // another status
+		counted("web-1", "destination", "load", "web-app", 7),
+		counted("web-1", "source", "web-app", "cart", 4),
+		counted("cart-1", "destination", "web-app", "cart", 4),
+		counted("cart-0", "destination", "web-app", "cart", 99), // of an earlier demo
+	}
+	outside := append([]daemon.QuerySeries{counted("web-1", "destination", "unknown", "web-app", 3)}, exact...)
+	pods := map[string]bool{"load-1": true, "web-1": true, "cart-1": true}
+	const header = "SOURCE    DESTINATION   SENT   CLIENT COUNTED   SERVER COUNTED   \n"
+	const own = "SOURCE   DESTINATION   SENT   CLIENT COUNTED   SERVER COUNTED   \nload     web-app       7      7                7                exact\n"
+	const sentence = "the load sent 7, counted 7 at the client, 7 at the server\n"
+	for name, tc := range map[string]struct {
+		text    string
+		series  []daemon.QuerySeries
+		leftOut []string
+		want    string
+	}{
+		"exact": {text, exact, nil, header +
+			"load      web-app       7      7                7                exact\n" +
+			"web-app   cart          4      4                4                exact\n" + sentence},
+		"one is lost": {text, exact[:4], nil, header +
+			"load      web-app       7      7                7                exact\n" +
+			"web-app   cart          4      4                0                DIFFERS\n" + sentence},
+		"from outside": {text, outside, nil, own +
+			"only the load's own calls are compared, since 3 requests came from outside the mesh\n" + sentence},
+		"left out": {text, exact, []string{"ratings", "currency"}, own +
+			"only the load's own calls are compared, since programs were left out: ratings, currency\n" + sentence},
+		"inexact": {strings.Replace(text, "true", "false", 1), exact, nil, own +
+			"only the load's own calls are compared, since some were not answered as expected\n" + sentence},
+	} {
+		l := new(ledger)
+		if err := json.Unmarshal([]byte(tc.text), l); err != nil {
+			t.Fatal(err)
+		}
+		rows, note := compare(l, tc.series, pods, tc.leftOut)
+		var out strings.Builder
+		if err := writeComparison(&out, rows, note); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tc.want, out.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestLedgerReader: the last whole ledger counts, whatever else is written.
+func TestLedgerReader(t *testing.T) {
+	var r ledgerReader
+	for _, step := range []struct {
+		line string
+		want bool // a ledger is there
+	}{
+		{"[load-1 load] sending\n", false},
+		{"[web-1 web] ledger\n", false},
+		{"[load-1 load] ledger {\"exact\":tr\n", false},
+		{"[load-1 load] ledger {\"exact\":true}\n", true},
+		{"[web-1 web] bye\n", true},
+	} {
+		if n, err := r.Write([]byte(step.line)); n != len(step.line) || err != nil {
+			t.Fatal(n, err)
+		}
+		if l, ok := r.read(); ok != step.want || ok && !l.Exact {
+			t.Errorf("after %q: %+v, %t", step.line, l, ok)
+		}
+	}
+}
