@@ -24,7 +24,8 @@ func Guard(next http.Handler, self ...netip.Addr) http.Handler {
 	sameOrigin := http.NewCrossOriginProtection().Handler(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !names(r.Host, self) {
-			http.Error(w, "host "+strings.ToValidUTF8(r.Host, "?")+" is not this machine: use localhost or the address", http.StatusForbidden)
+			http.Error(w, "host "+strings.ToValidUTF8(r.Host, "?")+" is not a name of this machine that is answered here, since a web page could use it, too: "+
+				"ask for localhost or the address; a client in a container needs the network of the host (--network=host)", http.StatusForbidden)
 			return
 		}
 		sameOrigin.ServeHTTP(w, r)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/loopback"
@@ -35,6 +36,7 @@ func TestGuard(t *testing.T) {
 		{"GET", "notlocalhost", "", "", 403},
 		{"GET", "10.77.0.6", "", "", 403},
 		{"GET", "0.0.0.0:9090", "", "", 403},
+		{"GET", "host.docker.internal:9090", "", "", 403},                   // whoever answers DNS may say that it is here
 		{"POST", "evil.example", "http://evil.example", "same-origin", 403}, // rebinding
 		{"POST", "127.0.0.1:9090", "http://evil.example", "", 403},
 		{"POST", "127.0.0.1:9090", "", "cross-site", 403},
@@ -52,6 +54,19 @@ func TestGuard(t *testing.T) {
 		h.ServeHTTP(w, r)
 		if w.Code != tc.want {
 			t.Errorf("%s host %q, origin %q, site %q: status %d, want %d", tc.method, tc.host, tc.origin, tc.site, w.Code, tc.want)
+		}
+	}
+}
+
+// TestGuardSaysWhatToDo: who set up a client wrongly learns how it is right.
+func TestGuardSaysWhatToDo(t *testing.T) {
+	r := httptest.NewRequestWithContext(t.Context(), "GET", "/api/v1/query", nil)
+	r.Host = "host.docker.internal:9090"
+	w := httptest.NewRecorder()
+	loopback.Guard(http.NotFoundHandler()).ServeHTTP(w, r)
+	for _, want := range []string{"host host.docker.internal:9090 is not a name of this machine", "ask for localhost", "--network=host"} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("no %q in %q", want, w.Body)
 		}
 	}
 }

@@ -61,7 +61,10 @@ func (r *Remote) Handler() http.Handler {
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusBadGateway)
-			fmt.Fprintf(w, `{"status":"error","errorType":"unavailable","error":%q}`, "the server at "+r.url.Redacted()+" does not answer: "+err.Error())
+			_ = json.NewEncoder(w).Encode(map[string]string{ // the client may be gone
+				"status": "error", "errorType": "unavailable",
+				"error": "the server at " + r.url.Redacted() + " does not answer: " + err.Error(),
+			})
 		},
 	}
 	mux := http.NewServeMux()
@@ -87,6 +90,9 @@ func (r *Remote) Handler() http.Handler {
 			mux.HandleFunc(method+"/api/v1/"+path, pass)
 		}
 	}
+	// By these clients see whether there is a server; it is that one's to say.
+	mux.HandleFunc("GET /-/healthy", pass)
+	mux.HandleFunc("GET /-/ready", pass)
 	return mux
 }
 
