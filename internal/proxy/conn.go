@@ -226,11 +226,16 @@ func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 }
 
 // choose picks the endpoint of cl for a request or connection and the series
-// it counts in. authority may be nil for what is not HTTP. A port that a service
-// does not have is refused: its virtual IP means nothing outside the mesh.
+// it counts in. authority may be nil for what is not HTTP. What goes to its
+// original destination though that is a virtual IP, which means nothing outside
+// the mesh, goes to the service behind it: many programs call a service with
+// another Host than its name, as reverse proxies do that pass on their client's.
+// A port that the service does not have is refused.
 func (c *conn) choose(cl *cluster, authority []byte) destination {
 	if cl.Type == mesh.ClusterOriginalDst && c.dir == mesh.Outbound && c.target.direct == nil && mesh.IsServiceVIP(c.local.Addr()) {
-		cl = blackHole()
+		if cl = c.snap.byVIP[netip.AddrPortFrom(c.local.Addr().Unmap(), c.local.Port())]; cl == nil {
+			cl = blackHole()
+		}
 	}
 	d := destination{cluster: cl}
 	switch cl.Type {

@@ -5,8 +5,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -156,6 +159,47 @@ func TestVirtualIPEndsInTheMesh(t *testing.T) {
 				"destination_service_name=BlackHoleCluster", "destination_service="+entry)
 			http.DefaultClient.CloseIdleConnections()
 		})
+	}
+}
+
+// TestForeignHost: a program calls a service by its virtual IP with a Host that
+// no service has, as a reverse proxy that passes on its client's. The service
+// gets the request, and it is counted as the service's.
+func TestForeignHost(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.Host) }))
+	defer origin.Close()
+	cfg := webConfig(mesh.ProtocolHTTP, 0, origin.Listener.Addr().String())
+	cfg.Clusters = append(cfg.Clusters, mesh.Cluster{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst})
+	cfg.Routes[0].VirtualHosts = append(cfg.Routes[0].VirtualHosts, mesh.VirtualHost{
+		Name: mesh.RouteAllowAny, Domains: []string{"*"},
+		Routes: []mesh.Route{{Name: mesh.RouteAllowAny, Prefix: "/", Clusters: []mesh.WeightedCluster{{Cluster: mesh.PassthroughCluster, Weight: 1}}}},
+	})
+	cfg.Names = []mesh.Name{{Host: cfg.Clusters[0].Service.Host, Addresses: []netip.Addr{mesh.ServiceVIP4(1)}}}
+	h := startHop(t, cfg, nil)
+	for _, host := range []string{"web", "localhost", "www.example.com:8080", "10.1.2.3", ""} {
+		c := h.dial(t)
+		request := "GET / HTTP/1.1\r\nConnection: close\r\nHost: " + host + "\r\n\r\n"
+		if host == "" {
+			request = "GET / HTTP/1.0\r\n\r\n"
+		}
+		_, _ = io.WriteString(c, request)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatalf("host %q: %v", host, err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK || host != "" && string(body) != host || err != nil {
+			t.Errorf("host %q: status %d, the origin saw host %q, %v", host, resp.StatusCode, body, err)
+		}
+	}
+	var text strings.Builder
+	if err := h.rec.WriteText(&text); err != nil {
+		t.Fatal(err)
+	}
+	want := regexp.MustCompile(`(?m)^istio_requests_total\{.*destination_service="web.default.svc.cluster.local",.*response_code="200".* 5$`)
+	if !want.MatchString(text.String()) {
+		t.Errorf("series lack %s:\n%s", want, text.String())
 	}
 }
 

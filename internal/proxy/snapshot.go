@@ -29,6 +29,7 @@ type snapshot struct {
 	catchAll *listener                    // nil if the configuration has none
 	inbound  []*listener                  // to be bound
 
+	byVIP map[netip.AddrPort]*cluster   // the ports of services, by virtual IP
 	byIP  map[netip.Addr]*mesh.Workload // by mesh IP and both case IPs
 	byKey map[string]*mesh.Workload
 }
@@ -90,7 +91,28 @@ func (p *Proxy) compile(cfg *mesh.NodeConfig, prev *snapshot) (*snapshot, error)
 			return nil, fmt.Errorf("listener %s: %w", cfg.Listeners[i].Name, err)
 		}
 	}
+	s.addVirtualIPs()
 	return s, nil
+}
+
+// addVirtualIPs finds the cluster of each service port behind a virtual IP.
+func (s *snapshot) addVirtualIPs() {
+	s.byVIP = map[netip.AddrPort]*cluster{}
+	addresses := map[string][]netip.Addr{}
+	for i := range s.config.Names {
+		addresses[s.config.Names[i].Host] = s.config.Names[i].Addresses
+	}
+	for i := range s.config.Clusters {
+		c := &s.config.Clusters[i]
+		if c.Type != mesh.ClusterEDS || c.Service.IsZero() {
+			continue
+		}
+		for _, a := range addresses[c.Service.Host] {
+			if mesh.IsServiceVIP(a) {
+				s.byVIP[netip.AddrPortFrom(a, c.Port)] = s.clusters[c.Name]
+			}
+		}
+	}
 }
 
 func (p *Proxy) compileCluster(c mesh.Cluster, eps []mesh.Endpoint, s, prev *snapshot) *cluster {
