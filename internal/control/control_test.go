@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -155,6 +156,74 @@ func TestView(t *testing.T) {
 
 func first[A, B any](a A, _ B) A  { return a }
 func second[A, B any](_ A, b B) B { return b }
+
+// TestPublishNotReady: members of a service that publishes those that are not
+// ready find each other by name and address before any of them is.
+func TestPublishNotReady(t *testing.T) {
+	peers := service("shop", "etcd", mesh.ServicePort{Name: "tcp-peer", Port: 2380, Protocol: mesh.ProtocolTCP})
+	peers.Headless, peers.PublishNotReady = true, true
+	clients := service("shop", "clients", mesh.ServicePort{Name: "tcp", Port: 2379, TargetPort: 2380, Protocol: mesh.ProtocolTCP})
+	clients.Selector = peers.Selector
+	p := newPlane(t, "")
+	var members []mesh.Workload
+	for i := range 2 {
+		w := workload("shop", "etcd", strconv.Itoa(i), false, mesh.WorkloadPort{Port: 2380})
+		w.OwnerKind = mesh.KindStatefulSet
+		members = append(members, w)
+	}
+	fill(p, []mesh.Service{peers, clients}, members)
+	s := snapshot(p)
+	cfg, err := View(s, "shop/etcd-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := &s.Workloads[0], &s.Workloads[1]
+	wantEndpoints := []mesh.ClusterEndpoints{
+		{Cluster: "outbound|2379||clients.shop.svc.cluster.local"},
+		{Cluster: "outbound|2380||etcd.shop.svc.cluster.local", Endpoints: []mesh.Endpoint{
+			{Address: netip.AddrPortFrom(a.IP, 15100), Workload: "shop/etcd-0"},
+			{Address: netip.AddrPortFrom(b.IP, 15100), Workload: "shop/etcd-1"},
+		}},
+	}
+	if diff := cmp.Diff(wantEndpoints, cfg.Endpoints, byValue); diff != "" {
+		t.Errorf("endpoints (-want +got):\n%s", diff)
+	}
+	wantNames := []mesh.Name{
+		{Host: "clients.shop.svc.cluster.local", Namespace: "shop", Short: "clients", Addresses: []netip.Addr{s.Services[0].VIP4, s.Services[0].VIP6}},
+		{Host: "etcd-0.etcd.shop.svc.cluster.local", Namespace: "shop", Addresses: []netip.Addr{a.CaseIP, a.CaseIP6}},
+		{Host: "etcd-1.etcd.shop.svc.cluster.local", Namespace: "shop", Addresses: []netip.Addr{b.CaseIP, b.CaseIP6}},
+		{Host: "etcd.shop.svc.cluster.local", Namespace: "shop", Short: "etcd", Addresses: []netip.Addr{a.CaseIP, a.CaseIP6, b.CaseIP, b.CaseIP6}},
+	}
+	if diff := cmp.Diff(wantNames, cfg.Names, byValue); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+}
+
+// TestOneNumberTwoTransports: a port of UDP takes nothing away from the TCP port of
+// the same number, whether that is declared or added by a Service.
+func TestOneNumberTwoTransports(t *testing.T) {
+	dns := service("shop", "dns", mesh.ServicePort{Name: "tcp-dns", Port: 53, Protocol: mesh.ProtocolTCP})
+	udp := mesh.WorkloadPort{Name: "dns", Port: 53, Protocol: mesh.ProtocolUDP}
+	for name, ports := range map[string][]mesh.WorkloadPort{
+		"declared": {udp, {Name: "dns-tcp", Port: 53, Protocol: mesh.ProtocolTCP}},
+		"added":    {udp},
+	} {
+		p := newPlane(t, "")
+		fill(p, []mesh.Service{dns}, []mesh.Workload{workload("shop", "dns", "0", true, ports...)})
+		cfg, err := View(snapshot(p), "shop/dns-0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		wire := netip.AddrPortFrom(p.Snapshot().Workloads[0].IP, 15101)
+		if got := cfg.Endpoints[0].Endpoints; len(got) != 1 || got[0].Address != wire {
+			t.Errorf("%s: endpoints %v, want %v", name, got, wire)
+		}
+		i := slices.IndexFunc(cfg.Listeners, func(l mesh.Listener) bool { return l.Direction == mesh.Inbound })
+		if i < 0 || cfg.Listeners[i].Address != wire {
+			t.Errorf("%s: listeners %v, want one inbound at %v", name, cfg.Listeners, wire)
+		}
+	}
+}
 
 // TestOrderOfArrivalDoesNotMatter permutes sources, services and workloads.
 func TestOrderOfArrivalDoesNotMatter(t *testing.T) {

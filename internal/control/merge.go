@@ -164,7 +164,7 @@ func (p *Plane) undeclared(w *mesh.Workload, services []mesh.Service) []mesh.Wor
 		for j := range services[i].Ports {
 			sp := &services[i].Ports[j]
 			port, ok := sp.Target(w)
-			declared := slices.ContainsFunc(w.Ports, func(wp mesh.WorkloadPort) bool { return wp.Port == port })
+			_, declared := w.WirePortOf(port)
 			twice := slices.ContainsFunc(added, func(wp mesh.WorkloadPort) bool { return wp.Port == port })
 			if ok && !declared && !twice && sp.Protocol != mesh.ProtocolUDP {
 				added = append(added, mesh.WorkloadPort{Port: port, Protocol: sp.Protocol})

@@ -107,8 +107,8 @@ func newCommonView(s *mesh.Snapshot) *commonView {
 	httpPorts := map[uint16]bool{}
 	for i := range s.Services {
 		svc := &s.Services[i]
-		ready := readyWorkloads(s, svc)
-		v.names = append(v.names, serviceNames(svc, ready)...)
+		behind := workloadsBehind(s, svc)
+		v.names = append(v.names, serviceNames(svc, behind)...)
 		for j := range svc.Ports {
 			sp := &svc.Ports[j]
 			if sp.Protocol == mesh.ProtocolUDP || portTaken(svc, j) {
@@ -118,7 +118,7 @@ func newCommonView(s *mesh.Snapshot) *commonView {
 			v.clusters = append(v.clusters, mesh.Cluster{
 				Name: cluster, Service: svc.ServiceRef, Port: sp.Port, ConnectTimeout: connectTimeout,
 			})
-			v.endpoints = append(v.endpoints, mesh.ClusterEndpoints{Cluster: cluster, Endpoints: endpoints(sp, ready)})
+			v.endpoints = append(v.endpoints, mesh.ClusterEndpoints{Cluster: cluster, Endpoints: endpoints(sp, behind)})
 			if sp.Protocol.IsHTTP() {
 				httpPorts[sp.Port] = true
 				continue
@@ -196,10 +196,12 @@ func autoRoute(svc *mesh.Service, sp *mesh.ServicePort) string {
 	return svc.Host + ":" + portString(sp.Port)
 }
 
-func readyWorkloads(s *mesh.Snapshot, svc *mesh.Service) []*mesh.Workload {
+// workloadsBehind finds the workloads that serve svc now, in the order of their
+// keys.
+func workloadsBehind(s *mesh.Snapshot, svc *mesh.Service) []*mesh.Workload {
 	var out []*mesh.Workload
 	for i := range s.Workloads {
-		if w := &s.Workloads[i]; w.Ready && selects(svc, w) {
+		if w := &s.Workloads[i]; (w.Ready || svc.PublishNotReady) && selects(svc, w) {
 			out = append(out, w)
 		}
 	}
@@ -214,9 +216,9 @@ func selects(svc *mesh.Service, w *mesh.Workload) bool {
 
 // endpoints lists the wire addresses that serve sp, in the order of their
 // workloads' keys.
-func endpoints(sp *mesh.ServicePort, ready []*mesh.Workload) []mesh.Endpoint {
+func endpoints(sp *mesh.ServicePort, behind []*mesh.Workload) []mesh.Endpoint {
 	var out []mesh.Endpoint
-	for _, w := range ready {
+	for _, w := range behind {
 		port, ok := sp.Target(w)
 		if !ok {
 			continue
@@ -230,13 +232,13 @@ func endpoints(sp *mesh.ServicePort, ready []*mesh.Workload) []mesh.Endpoint {
 
 // serviceNames are the DNS names of a service and, if it governs a
 // StatefulSet, of its pods.
-func serviceNames(svc *mesh.Service, ready []*mesh.Workload) []mesh.Name {
+func serviceNames(svc *mesh.Service, behind []*mesh.Workload) []mesh.Name {
 	name := mesh.Name{Host: svc.Host, Namespace: svc.Namespace, Short: svc.Name, Addresses: vips(svc)}
 	if !svc.Headless {
 		return []mesh.Name{name}
 	}
-	out := make([]mesh.Name, 1, len(ready)+1)
-	for _, w := range ready {
+	out := make([]mesh.Name, 1, len(behind)+1)
+	for _, w := range behind {
 		own := caseAddresses(w)
 		name.Addresses = append(name.Addresses, own...)
 		if w.OwnerKind == mesh.KindStatefulSet {

@@ -20,10 +20,10 @@ const alphabet = "bcdfghjklmnpqrstvwxz2456789"
 const maxName = 63
 
 // templateHash identifies what the replicas of a set are made from: everything
-// but their number. A pod with another hash has to be replaced.
+// but their number and the way they are replaced. A pod with another hash has to be replaced.
 func templateHash(set *mesh.WorkloadSet, restartedAt string) string {
 	t := *set
-	t.Source, t.Replicas, t.Completions, t.BackoffLimit = "", 0, 0, 0
+	t.Source, t.Replicas, t.Completions, t.BackoffLimit, t.Recreate, t.Parallel = "", 0, 0, 0, false, false
 	data, err := json.Marshal(struct {
 		Set         mesh.WorkloadSet
 		RestartedAt string

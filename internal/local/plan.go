@@ -54,14 +54,16 @@ func plan(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) dec
 
 // planDeployment rolls with at most one pod too many and none too few ready
 // (maxSurge 1, maxUnavailable 0; Kubernetes' defaults of 25 % come to the same
-// for up to three replicas).
+// for up to three replicas). With Recreate all that is old ends before anything new
+// starts.
 func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision {
 	var d decision
 	var current, old []replica
-	ready, steady := 0, true
+	ready, steady, oldEnding := 0, true, false
 	for _, p := range pods {
 		switch {
 		case p.stopping:
+			oldEnding = oldEnding || p.hash != hash
 			continue
 		case p.ended:
 			d.stop = append(d.stop, p.key) // cleared away, and replaced below
@@ -87,7 +89,7 @@ func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision
 		d.stop = append(d.stop, current[0].key)
 		current = current[1:]
 	}
-	for len(old) > 0 && (!old[0].ready || ready > set.Replicas) {
+	for len(old) > 0 && (set.Recreate || !old[0].ready || ready > set.Replicas) {
 		if old[0].ready {
 			ready--
 		}
@@ -95,7 +97,10 @@ func planDeployment(set *mesh.WorkloadSet, hash string, pods []replica) decision
 		old = old[1:]
 	}
 	room := set.Replicas - len(current)
-	if len(old) > 0 {
+	switch {
+	case set.Recreate && (oldEnding || len(d.stop) > 0):
+		room = 0 // their end is the next event
+	case len(old) > 0:
 		room = min(room, set.Replicas+1-len(current)-len(old))
 	}
 	for range room {
@@ -116,10 +121,15 @@ func leastValuable(a, b replica) int {
 }
 
 // planStateful keeps name-0 … name-(n-1): started in order, each after the one
-// before is ready; ended and replaced from the last to the first, one at a time
+// before is ready (unless Parallel); ended and replaced from the last to the first, one at a time
 // (OrderedReady and RollingUpdate).
 func planStateful(set *mesh.WorkloadSet, hash string, pods []replica) decision {
 	slices.SortFunc(pods, func(a, b replica) int { return cmp.Compare(a.ordinal, b.ordinal) })
+	if set.Parallel {
+		if d := scaleParallel(set, pods); len(d.start)+len(d.stop) > 0 {
+			return d
+		}
+	}
 	if slices.ContainsFunc(pods, func(p replica) bool { return p.stopping }) {
 		return decision{} // its end is the next event
 	}
@@ -148,6 +158,26 @@ func planStateful(set *mesh.WorkloadSet, hash string, pods []replica) decision {
 		}
 	}
 	return decision{settled: !slices.ContainsFunc(pods, func(p replica) bool { return !p.steady })}
+}
+
+// scaleParallel starts all replicas that are missing and ends all that are too many
+// at once, whatever the others do. New templates are rolled out one by one all the
+// same, as in Kubernetes.
+func scaleParallel(set *mesh.WorkloadSet, pods []replica) decision {
+	var d decision
+	held := map[int]bool{}
+	for _, p := range pods {
+		held[p.ordinal] = true
+		if !p.stopping && (p.ended || p.ordinal >= set.Replicas) {
+			d.stop = append(d.stop, p.key)
+		}
+	}
+	for i := range set.Replicas {
+		if !held[i] {
+			d.start = append(d.start, i)
+		}
+	}
+	return d
 }
 
 // planJob runs up to Replicas pods at a time until Completions of them

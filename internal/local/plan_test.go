@@ -73,6 +73,46 @@ func TestPlan(t *testing.T) {
 			[]replica{{key: "a", hash: "new", created: at(1)}, {key: "b", hash: "new", ready: true, created: at(2)}},
 			decision{stop: []string{"a"}},
 		},
+		"recreate ends all old ones and starts nothing": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2, Recreate: true},
+			[]replica{{key: "a", hash: "old", ready: true}, {key: "b", hash: "old", ready: true}},
+			decision{stop: []string{"a", "b"}},
+		},
+		"recreate waits for the end of the old ones": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2, Recreate: true},
+			[]replica{{key: "a", hash: "old", stopping: true}},
+			decision{},
+		},
+		"recreate starts all when no old one is left": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2, Recreate: true},
+			nil,
+			decision{start: []int{0, 0}},
+		},
+		"recreate replaces its own kind at once": {
+			mesh.WorkloadSet{Kind: mesh.KindDeployment, Replicas: 2, Recreate: true},
+			[]replica{{key: "a", hash: "new", stopping: true}, {key: "b", hash: "new", ready: true, steady: true}},
+			decision{start: []int{0}},
+		},
+		"parallel stateful starts all": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 3, Parallel: true},
+			[]replica{{key: "s-1", hash: "new", ordinal: 1}},
+			decision{start: []int{0, 2}},
+		},
+		"parallel stateful shrinks at once and clears away": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 1, Parallel: true},
+			[]replica{{key: "s-0", hash: "new", ended: true}, {key: "s-1", hash: "new", ordinal: 1}, {key: "s-2", hash: "new", ordinal: 2, stopping: true}},
+			decision{stop: []string{"s-0", "s-1"}},
+		},
+		"parallel stateful rolls one by one": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 2, Parallel: true},
+			[]replica{{key: "s-0", hash: "old", ready: true}, {key: "s-1", hash: "old", ready: true, ordinal: 1}},
+			decision{stop: []string{"s-1"}},
+		},
+		"parallel stateful waits for the one before when it rolls": {
+			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 2, Parallel: true},
+			[]replica{{key: "s-0", hash: "old", ready: true}, {key: "s-1", hash: "new", ordinal: 1}},
+			decision{},
+		},
 		"stateful starts in order": {
 			mesh.WorkloadSet{Kind: mesh.KindStatefulSet, Replicas: 3},
 			[]replica{{key: "s-0", hash: "new", ready: true}},
@@ -147,7 +187,7 @@ func TestNames(t *testing.T) {
 		t.Errorf("hash %q", hash)
 	}
 	more := set
-	more.Replicas, more.Source = 5, "b.yaml:1"
+	more.Replicas, more.Source, more.Recreate, more.Parallel = 5, "b.yaml:1", true, true
 	if templateHash(&more, "") != hash {
 		t.Error("the number of replicas changes the template")
 	}

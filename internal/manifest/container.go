@@ -105,20 +105,18 @@ func (o *object) transport(p corev1.Protocol, path string) (string, bool) {
 }
 
 // checkPorts reports ports that two programs of a replica would both listen
-// on: the containers of a pod share one network.
+// on: the containers of a pod share one network. Init containers that run to
+// their end are gone when the others start.
 func (s *setObject) checkPorts() {
 	type key struct {
 		port uint16
 		udp  bool
 	}
 	owner := map[key]string{}
-	total := 0
-	for ci := range s.template.Spec.Containers {
-		c := &s.template.Spec.Containers[ci]
+	check := func(c *corev1.Container, path string) {
 		for pi, p := range c.Ports {
-			total++
 			k := key{uint16(p.ContainerPort), p.Protocol == corev1.ProtocolUDP}
-			at := index(index(s.path+".spec.containers", ci)+".ports", pi) + ".containerPort"
+			at := index(path+".ports", pi) + ".containerPort"
 			switch other, taken := owner[k]; {
 			case !taken:
 				owner[k] = c.Name
@@ -130,9 +128,38 @@ func (s *setObject) checkPorts() {
 			}
 		}
 	}
-	if total > mesh.MaxWirePorts {
-		s.o.problem(s.path+".spec.containers", fmt.Sprintf("the pod has %d ports, at most %d are supported", total, mesh.MaxWirePorts), "declare fewer")
+	spec := &s.template.Spec
+	for i := range spec.InitContainers {
+		if goesOn(&spec.InitContainers[i]) {
+			check(&spec.InitContainers[i], index(s.path+".spec.initContainers", i))
+		}
 	}
+	for i := range spec.Containers {
+		check(&spec.Containers[i], index(s.path+".spec.containers", i))
+	}
+}
+
+// checkWirePorts bounds the TCP ports of a replica, with those that only Services
+// name.
+func (s *setObject) checkWirePorts() {
+	numbers := map[uint16]bool{}
+	for i := range s.set.Containers {
+		for _, p := range s.set.Containers[i].Ports {
+			if p.Protocol != mesh.ProtocolUDP {
+				numbers[p.Port] = true
+			}
+		}
+	}
+	if len(numbers) > mesh.MaxWirePorts {
+		s.o.problem(s.path+".spec.containers", fmt.Sprintf("the pod has %d TCP ports with those that Services target, at most %d are supported",
+			len(numbers), mesh.MaxWirePorts), "declare or target fewer")
+	}
+}
+
+// goesOn reports whether an init container runs beside the others until the end
+// of the pod.
+func goesOn(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // matches reports whether a Service's selector finds the replicas of s.

@@ -10,7 +10,8 @@ import (
 
 // mapData is the content of a ConfigMap or Secret.
 type mapData struct {
-	keys map[string][]byte
+	keys   map[string][]byte
+	binary map[string]bool // keys that can be mounted only, as the kubelet does it (binaryData)
 }
 
 // index finds what other objects refer to by name.
@@ -29,7 +30,7 @@ func (l *loader) index() {
 }
 
 func (o *object) configMap(m *corev1.ConfigMap) *mapData {
-	d := &mapData{keys: map[string][]byte{}}
+	d := &mapData{keys: map[string][]byte{}, binary: map[string]bool{}}
 	for _, key := range slices.Sorted(maps.Keys(m.Data)) {
 		o.checkKey("data", key)
 		d.keys[key] = []byte(m.Data[key])
@@ -39,7 +40,7 @@ func (o *object) configMap(m *corev1.ConfigMap) *mapData {
 		if _, twice := d.keys[key]; twice {
 			o.problem(mapKey("binaryData", key), "key "+quoted(key)+" is in data and in binaryData", "keep one of the two")
 		}
-		d.keys[key] = m.BinaryData[key]
+		d.keys[key], d.binary[key] = m.BinaryData[key], true
 	}
 	return d
 }

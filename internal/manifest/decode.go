@@ -89,7 +89,7 @@ func (l *loader) decodeObject(f *file, n *yaml.Node, offset int, listed bool) {
 		return
 	}
 	if items := childOf(n, "items"); strings.HasSuffix(o.kind, "List") && items != nil && !listed {
-		if items = follow(items); items.Kind == yaml.SequenceNode {
+		if items = follow(items); items.Kind == yaml.SequenceNode || isNull(items) { // null is empty
 			for _, item := range items.Content {
 				l.decodeObject(f, item, offset, true)
 			}

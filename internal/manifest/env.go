@@ -116,6 +116,7 @@ func (o *object) envFrom(e *environment, from *corev1.EnvFromSource, path string
 		name := from.Prefix + key
 		value := d.keys[key]
 		switch {
+		case d.binary[key]:
 		case validation.IsRelaxedEnvVarName(name) != nil:
 			o.warn(path, "key "+quoted(key)+" of "+r.kind+" "+r.name+" is no variable name and is left out", "rename the key")
 		case strings.IndexByte(string(value), 0) >= 0:
@@ -182,6 +183,12 @@ func (o *object) envValueFrom(e *environment, c *corev1.Container, v *corev1.Env
 	}
 	value, ok := o.findKey(r, key)
 	if !ok {
+		return
+	}
+	if o.find(r).binary[key] {
+		if r.optional == nil || !*r.optional {
+			o.problem(path, "key "+quoted(key)+" of "+r.kind+" "+r.name+" is in binaryData, of which no variable is made", "put it into data, or mount it as a file")
+		}
 		return
 	}
 	if strings.IndexByte(string(value), 0) >= 0 {

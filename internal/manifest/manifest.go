@@ -88,6 +88,9 @@ func (l *loader) finish() (*Objects, []Diagnostic) {
 		l.convertSet(o)
 	}
 	l.convertServices()
+	for _, s := range l.sets {
+		s.checkWirePorts()
+	}
 	l.namespaces()
 	slices.SortStableFunc(l.diags, compareDiagnostics)
 	l.diags = slices.Compact(l.diags)

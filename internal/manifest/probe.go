@@ -33,6 +33,9 @@ func (o *object) probe(p *corev1.Probe, c *corev1.Container, env *environment, r
 	if role != "readiness" && out.SuccessThreshold != 1 {
 		o.problem(path+".successThreshold", "successThreshold of a "+role+" probe must be 1", "remove the field")
 	}
+	if p.TerminationGracePeriodSeconds != nil {
+		o.warn(path+".terminationGracePeriodSeconds", "terminationGracePeriodSeconds of a probe has no effect: that of the pod counts", remedyWithout)
+	}
 	handlers := 0
 	if h := p.HTTPGet; h != nil {
 		handlers++

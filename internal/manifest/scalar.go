@@ -154,6 +154,10 @@ func (d *decoder) decodeBytes(n *yaml.Node, v reflect.Value, path string) {
 		d.misfit(n, path, path+" must be base64 text, is "+describe(n), "check the indentation")
 		return
 	}
+	if _, ok := scalarValue(n).(string); !ok {
+		d.misfit(n, path, path+" must be base64 text, is "+describe(n), "put it in quotes: "+strconv.Quote(shorten(n.Value)))
+		return
+	}
 	text := strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\r' {
 			return -1

@@ -14,7 +14,7 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// Kubernetes' default range of node ports.
+// Kubernetes' default range of node ports; the API server refuses others.
 const (
 	nodePortFirst = 30000
 	nodePortCount = 2768
@@ -71,6 +71,8 @@ func (o *object) service(spec *corev1.ServiceSpec) (mesh.Service, []publication,
 		ServiceRef: mesh.ServiceRef{Host: serviceHost(o.name, o.namespace), Name: o.name, Namespace: o.namespace},
 		Headless:   spec.ClusterIP == corev1.ClusterIPNone,
 		Selector:   spec.Selector,
+
+		PublishNotReady: spec.PublishNotReadyAddresses,
 	}
 	published := false
 	switch spec.Type {
@@ -90,9 +92,7 @@ func (o *object) service(spec *corev1.ServiceSpec) (mesh.Service, []publication,
 	if len(spec.Ports) == 0 && !svc.Headless {
 		o.problem("spec", "the Service has no ports", "write at least one")
 	}
-	if spec.SessionAffinity == corev1.ServiceAffinityClientIP {
-		o.warn("spec.sessionAffinity", "sessionAffinity has no effect in this version", "nothing to do, unless you rely on it")
-	}
+	o.serviceWarnings(spec)
 	o.checkLabels("spec.selector", spec.Selector)
 	targets := o.targets(spec)
 	svc.Ports = make([]mesh.ServicePort, len(spec.Ports))
@@ -112,11 +112,36 @@ func (o *object) service(spec *corev1.ServiceSpec) (mesh.Service, []publication,
 		case spec.Type == corev1.ServiceTypeLoadBalancer:
 			pub.host, pub.path = svc.Ports[i].Port, at+".port"
 		case spec.Ports[i].NodePort != 0:
-			pub.host, pub.path = o.port(spec.Ports[i].NodePort, at+".nodePort"), at+".nodePort"
+			pub.host, pub.path = o.nodePort(spec.Ports[i].NodePort, at+".nodePort"), at+".nodePort"
 		}
 		pubs = append(pubs, pub)
 	}
 	return svc, pubs, true
+}
+
+// serviceWarnings names fields that say something in a cluster and nothing here.
+func (o *object) serviceWarnings(spec *corev1.ServiceSpec) {
+	const remedy = "nothing to do, unless you rely on it"
+	if spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+		o.warn("spec.sessionAffinity", "sessionAffinity has no effect in this version", remedy)
+	}
+	if spec.ClusterIP != "" && spec.ClusterIP != corev1.ClusterIPNone {
+		o.warn("spec.clusterIP", "a chosen clusterIP has no effect: the mesh gives the Service a virtual address of its own",
+			"let the programs use the name")
+	}
+	if len(spec.ExternalIPs) > 0 {
+		o.warn("spec.externalIPs", "externalIPs have no effect in this version", "let the programs use the name")
+	}
+}
+
+// nodePort checks a chosen node port; 0 is one that cannot be used.
+func (o *object) nodePort(n int32, path string) uint16 {
+	if n < nodePortFirst || n >= nodePortFirst+nodePortCount {
+		o.problem(path, fmt.Sprintf("a nodePort must be between %d and %d", nodePortFirst, nodePortFirst+nodePortCount-1),
+			"choose one of these, remove it, or make the Service a LoadBalancer, which opens its port as it is")
+		return 0
+	}
+	return uint16(n)
 }
 
 // targets are the sets whose replicas the Service finds.

@@ -120,6 +120,12 @@ func dumpSet(b *strings.Builder, s *mesh.WorkloadSet) {
 	if s.Kind == mesh.KindJob {
 		fmt.Fprintf(b, ", completions %d, backoff limit %d", s.Completions, s.BackoffLimit)
 	}
+	if s.Recreate {
+		fmt.Fprint(b, ", recreate")
+	}
+	if s.Parallel {
+		fmt.Fprint(b, ", parallel")
+	}
 	fmt.Fprintf(b, "\n  labels %s\n", words(s.Labels))
 	if len(s.Annotations) > 0 {
 		fmt.Fprintf(b, "  annotations %s\n", words(s.Annotations))
@@ -128,7 +134,11 @@ func dumpSet(b *strings.Builder, s *mesh.WorkloadSet) {
 		dumpContainer(b, "init", &s.InitContainers[i])
 	}
 	for i := range s.Containers {
-		dumpContainer(b, "container", &s.Containers[i])
+		role := "container"
+		if side := s.Containers[i].Sidecar; side != nil {
+			role = fmt.Sprintf("sidecar after %d init", side.AfterInit)
+		}
+		dumpContainer(b, role, &s.Containers[i])
 	}
 }
 
@@ -184,6 +194,9 @@ func dumpService(b *strings.Builder, s *mesh.Service) {
 	fmt.Fprintf(b, "Service %s: %s/%s, selector %s", s.Host, s.Namespace, s.Name, words(s.Selector))
 	if s.Headless {
 		fmt.Fprint(b, ", headless")
+	}
+	if s.PublishNotReady {
+		fmt.Fprint(b, ", ready or not")
 	}
 	fmt.Fprintln(b)
 	for _, p := range s.Ports {

@@ -136,6 +136,40 @@ func TestPublishedNodePorts(t *testing.T) {
 	}
 }
 
+// TestTooManyPorts: ports that only Services name need a wire port too.
+func TestTooManyPorts(t *testing.T) {
+	for ports, want := range map[int]bool{mesh.MaxWirePorts - 1: true, mesh.MaxWirePorts: false} {
+		var text strings.Builder
+		text.WriteString(`apiVersion: apps/v1
+kind: Deployment
+metadata: {name: w}
+spec:
+  selector: {matchLabels: {app: w}}
+  template:
+    metadata: {labels: {app: w}}
+    spec: {containers: [{name: w, command: [./w], ports: [{containerPort: 80}, {containerPort: 80, protocol: UDP}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: w}
+spec:
+  selector: {app: w}
+  ports:
+`)
+		for i := range ports {
+			fmt.Fprintf(&text, "  - {name: p%d, port: %d}\n", i, 1000+i)
+		}
+		path := filepath.Join(t.TempDir(), "w.yaml")
+		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		objects, diags := Load([]string{path}, Options{})
+		if got := objects != nil; got != want {
+			t.Errorf("%d ports of a Service beside one that is declared: loaded %v, want %v; %v", ports, got, want, diags)
+		}
+	}
+}
+
 // BenchmarkLoad reads 500 Deployments with a Service each.
 func BenchmarkLoad(b *testing.B) {
 	var text strings.Builder

@@ -19,6 +19,7 @@ const (
 	defaultGraceSeconds   = 30
 	defaultBackoffLimit   = 6
 	defaultServiceAccount = "default"
+	remedyWithout         = "remove the field, or expect the programs to run without it"
 	// maxReplicas is what one local mesh has addresses for (mesh.Index).
 	maxReplicas = 65531
 )
@@ -45,14 +46,13 @@ func (l *loader) convertSet(o *object) {
 		s.replicas(value.Spec.Replicas, "spec.replicas")
 		s.selector(value.Spec.Selector)
 		s.restart(corev1.RestartPolicyAlways)
+		s.deployment(&value.Spec)
 	case *appsv1.StatefulSet:
 		s.template, s.claims = &value.Spec.Template, value.Spec.VolumeClaimTemplates
 		s.replicas(value.Spec.Replicas, "spec.replicas")
 		s.selector(value.Spec.Selector)
 		s.restart(corev1.RestartPolicyAlways)
-		if value.Spec.Ordinals != nil && value.Spec.Ordinals.Start != 0 {
-			o.warn("spec.ordinals", "ordinals have no effect: replicas are numbered from 0", "remove the field")
-		}
+		s.stateful(&value.Spec)
 	case *batchv1.Job:
 		s.template = &value.Spec.Template
 		s.job(&value.Spec)
@@ -107,6 +107,48 @@ func (s *setObject) restart(allowed ...corev1.RestartPolicy) {
 		remedy = "write Always or remove the field; programs that end belong into a Job"
 	}
 	s.o.problem(s.path+".spec.restartPolicy", "restartPolicy of a "+s.o.kind+" cannot be "+quoted(string(policy)), remedy)
+}
+
+// deployment converts what a Deployment alone has.
+func (s *setObject) deployment(spec *appsv1.DeploymentSpec) {
+	switch spec.Strategy.Type {
+	case "", appsv1.RollingUpdateDeploymentStrategyType:
+	case appsv1.RecreateDeploymentStrategyType:
+		s.set.Recreate = true
+		if spec.Strategy.RollingUpdate != nil {
+			s.o.problem("spec.strategy.rollingUpdate", "rollingUpdate cannot be given with type Recreate", "remove one of the two")
+		}
+	default:
+		s.o.problem("spec.strategy.type", "the strategy "+quoted(string(spec.Strategy.Type))+" is not known", "write RollingUpdate or Recreate")
+	}
+	if spec.Paused {
+		s.o.warn("spec.paused", "paused has no effect in this version: changes are rolled out at once", remedyWithout)
+	}
+}
+
+// stateful names what a StatefulSet says in a cluster and not here.
+func (s *setObject) stateful(spec *appsv1.StatefulSetSpec) {
+	if spec.Ordinals != nil && spec.Ordinals.Start != 0 {
+		s.o.warn("spec.ordinals", "ordinals have no effect: replicas are numbered from 0", "remove the field")
+	}
+	switch spec.PodManagementPolicy {
+	case "", appsv1.OrderedReadyPodManagement:
+	case appsv1.ParallelPodManagement:
+		s.set.Parallel = true
+	default:
+		s.o.problem("spec.podManagementPolicy", "the policy "+quoted(string(spec.PodManagementPolicy))+" is not known",
+			"write OrderedReady or Parallel")
+	}
+	switch spec.UpdateStrategy.Type {
+	case "", appsv1.RollingUpdateStatefulSetStrategyType:
+	case appsv1.OnDeleteStatefulSetStrategyType:
+		s.o.warn("spec.updateStrategy.type", "OnDelete has no effect: replicas are replaced one by one when the template changes", remedyWithout)
+	default:
+		s.o.problem("spec.updateStrategy.type", "the strategy "+quoted(string(spec.UpdateStrategy.Type))+" is not known", "write RollingUpdate")
+	}
+	if r := spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil && *r.Partition > 0 {
+		s.o.warn("spec.updateStrategy.rollingUpdate.partition", "partition has no effect: all replicas are replaced when the template changes", remedyWithout)
+	}
 }
 
 func (s *setObject) job(spec *batchv1.JobSpec) {
@@ -165,7 +207,7 @@ func (s *setObject) pod() {
 	names := map[string]bool{}
 	for i := range spec.InitContainers {
 		c, path := &spec.InitContainers[i], index(s.path+".spec.initContainers", i)
-		sidecar := c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
+		sidecar := goesOn(c)
 		out, ok := s.container(c, volumes, names, path, sidecar)
 		switch {
 		case !ok:
@@ -174,6 +216,7 @@ func (s *setObject) pod() {
 		case s.set.Kind == mesh.KindJob:
 			s.o.problem(path+".restartPolicy", "an init container that goes on running is not supported in a Job", "make it a Deployment of its own")
 		default:
+			out.Sidecar = &mesh.Sidecar{AfterInit: len(s.set.InitContainers)}
 			s.set.Containers = append(s.set.Containers, out)
 		}
 	}
@@ -222,7 +265,7 @@ func (s *setObject) podWarnings() {
 		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
 	} {
 		if w.used {
-			s.o.warn(s.path+".spec."+w.field, w.field+" has no effect in this version", "remove the field, or expect the programs to run without it")
+			s.o.warn(s.path+".spec."+w.field, w.field+" has no effect in this version", remedyWithout)
 		}
 	}
 }

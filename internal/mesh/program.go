@@ -40,9 +40,11 @@ type WorkloadSet struct {
 	Annotations    map[string]string
 	ServiceAccount string
 	Restart        RestartPolicy
+	Recreate       bool          `json:",omitempty"` // Deployment only: all old replicas end before a new one starts
+	Parallel       bool          `json:",omitempty"` // StatefulSet only: replicas start and end without waiting for each other
 	GracePeriod    time.Duration // from SIGTERM to SIGKILL
 	InitContainers []Container   // run in order, each to success, before Containers
-	Containers     []Container   // share the case; at least one
+	Containers     []Container   // share the case; at least one; Sidecars come first
 	Publish        []Publish     // `vitrine run --publish`
 }
 
@@ -65,6 +67,16 @@ type Container struct {
 	Liveness  *Probe
 	Readiness *Probe
 	Startup   *Probe
+	// Sidecar is set for one of WorkloadSet.Containers that starts among the init
+	// containers; nil for one that starts after them.
+	Sidecar *Sidecar `json:",omitempty"`
+}
+
+// Sidecar is the place of a container that goes on running beside the others
+// and is there before them: Kubernetes' init container with restartPolicy Always.
+// What follows it starts when it has started, and it ends after them.
+type Sidecar struct {
+	AfterInit int // how many of WorkloadSet.InitContainers end before it starts
 }
 
 // EnvVar is one variable. FieldPath is set for downward-API variables, which

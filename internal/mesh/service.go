@@ -21,6 +21,10 @@ type Service struct {
 	Headless bool       // the name resolves to the workloads' own addresses
 	Selector map[string]string
 	Ports    []ServicePort
+	// PublishNotReady says that workloads are behind the service, with endpoints
+	// and names, whether they are ready or not: members that have to find each
+	// other before any of them is (publishNotReadyAddresses).
+	PublishNotReady bool
 }
 
 // ServicePort is one port of a service.

@@ -67,10 +67,10 @@ func (w *Workload) CanonicalRevision() string {
 	return LatestRevision
 }
 
-// WirePortOf finds the wire address of the program's port.
+// WirePortOf finds the wire address of the program's TCP port.
 func (w *Workload) WirePortOf(port uint16) (netip.AddrPort, bool) {
 	for i := range w.Ports {
-		if w.Ports[i].Port == port {
+		if w.Ports[i].Port == port && w.Ports[i].Protocol != ProtocolUDP {
 			return netip.AddrPortFrom(w.IP, w.Ports[i].WirePort), true
 		}
 	}

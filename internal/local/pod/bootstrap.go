@@ -106,6 +106,18 @@ func (b *Bootstrap) Validate() error {
 
 func validateContainers(set *mesh.WorkloadSet) []error {
 	var errs []error
+	place := 0 // among the init containers
+	for i := range set.Containers {
+		switch side := set.Containers[i].Sidecar; {
+		case side == nil:
+			place = len(set.InitContainers) + 1 // no Sidecar may follow
+		case side.AfterInit < place || side.AfterInit > len(set.InitContainers):
+			errs = append(errs, fmt.Errorf("container %s is a sidecar after %d of %d init containers: sidecars come first, in the order of their start",
+				set.Containers[i].Name, side.AfterInit, len(set.InitContainers)))
+		default:
+			place = side.AfterInit
+		}
+	}
 	names := map[string]bool{ProxyContainer: true}
 	files := map[string]mesh.File{}
 	for _, c := range append(append([]mesh.Container{}, set.InitContainers...), set.Containers...) {

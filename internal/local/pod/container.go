@@ -23,8 +23,9 @@ type container struct {
 	spec    *mesh.Container
 	program Program // Args, Env, Dir; files are added when it starts
 	restart chan struct{}
-	backoff Backoff // only touched by keep
-	runs    int     // starts so far, those of Bootstrap.Runs included; only touched by keep
+	end     <-chan struct{} // closed when its program is to be ended
+	backoff Backoff         // only touched by keep
+	runs    int             // starts so far, those of Bootstrap.Runs included; only touched by keep
 
 	// Guarded by r.mu.
 	status ContainerStatus
@@ -32,7 +33,10 @@ type container struct {
 }
 
 func newContainer(r *Runtime, spec *mesh.Container, isInit bool) *container {
-	c := &container{r: r, spec: spec, restart: make(chan struct{}, 1)}
+	c := &container{r: r, spec: spec, restart: make(chan struct{}, 1), end: r.end}
+	if spec.Sidecar != nil {
+		c.end = r.last
+	}
 	c.status = ContainerStatus{Name: spec.Name, Init: isInit, State: Waiting, Reason: ReasonCreating}
 	if !isInit && len(r.o.Bootstrap.Set.InitContainers) > 0 {
 		c.status.Reason = ReasonInit
@@ -113,6 +117,26 @@ func (c *container) ending(ctx context.Context) bool {
 	}
 }
 
+// awaitStart waits until the program has started as its startup probe sees it; ok is
+// false if the pod ends before.
+func (c *container) awaitStart(ctx context.Context) (ok bool) {
+	for {
+		c.r.mu.Lock()
+		started, changed := c.status.Started, c.r.changed
+		c.r.mu.Unlock()
+		if started {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-c.r.stopNow:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // wait sleeps through a back-off, which a restart or the pod's end cuts short.
 func (c *container) wait(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
@@ -177,7 +201,7 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 	case <-c.restart:
 		asked = true
 		c.terminate(ctx, proc)
-	case <-c.r.end:
+	case <-c.end:
 		c.terminate(ctx, proc)
 	case <-ctx.Done():
 		c.terminate(ctx, proc)

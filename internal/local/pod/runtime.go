@@ -49,6 +49,7 @@ type Runtime struct {
 	stopNow chan struct{} // closed by Stop
 	once    sync.Once
 	end     chan struct{} // closed when programs are to be ended
+	last    chan struct{} // closed when Sidecars are to be ended, after the others
 
 	// Set by Run before anything uses them.
 	place Case
@@ -71,6 +72,7 @@ func New(o Options) *Runtime {
 		o:       o,
 		stopNow: make(chan struct{}),
 		end:     make(chan struct{}),
+		last:    make(chan struct{}),
 		changed: make(chan struct{}),
 		status: Status{
 			Namespace: b.Workload.Namespace, Name: b.Workload.Name,
@@ -100,20 +102,43 @@ func (r *Runtime) Run(ctx context.Context, c Case, h Hooks) {
 	defer stopper.Wait()
 	defer cancel()
 
+	ok := r.runContainers(ctx)
+	r.update(func() {
+		r.status.Phase, r.status.Reason = Failed, ""
+		if ok {
+			r.status.Phase = Succeeded
+		}
+	})
+}
+
+// runContainers runs the init containers one after the other, the Sidecars among
+// them, and then all others at once. It returns when all have ended, the Sidecars
+// last: whether all but these succeeded.
+func (r *Runtime) runContainers(ctx context.Context) (ok bool) {
 	restart := r.o.Bootstrap.Set.Restart
 	initPolicy := restart
 	if restart == mesh.RestartAlways {
 		initPolicy = mesh.RestartOnFailure
 	}
-	main := 0
-	for _, c := range r.containers {
-		if !c.status.Init {
+	inits := r.containers[:len(r.o.Bootstrap.Set.InitContainers)]
+	rest := r.containers[len(inits):]
+	var sidecars, programs sync.WaitGroup
+	defer sidecars.Wait()
+	defer close(r.last)
+	for i := 0; ; i++ {
+		for len(rest) > 0 && rest[0].spec.Sidecar != nil && rest[0].spec.Sidecar.AfterInit <= i {
+			c := rest[0]
+			rest = rest[1:]
+			sidecars.Go(func() { c.keep(ctx, restart) })
+			if !c.awaitStart(ctx) {
+				return false
+			}
+		}
+		if i == len(inits) {
 			break
 		}
-		main++
-		if !c.keep(ctx, initPolicy) {
-			r.finish(false)
-			return
+		if !inits[i].keep(ctx, initPolicy) {
+			return false
 		}
 	}
 	r.update(func() {
@@ -123,22 +148,12 @@ func (r *Runtime) Run(ctx context.Context, c Case, h Hooks) {
 			r.status.Reason = ""
 		}
 	})
-	var wg sync.WaitGroup
-	ok := make([]bool, len(r.containers)-main)
-	for i, c := range r.containers[main:] {
-		wg.Go(func() { ok[i] = c.keep(ctx, restart) })
+	succeeded := make([]bool, len(rest))
+	for i, c := range rest {
+		programs.Go(func() { succeeded[i] = c.keep(ctx, restart) })
 	}
-	wg.Wait()
-	r.finish(!slices.Contains(ok, false))
-}
-
-func (r *Runtime) finish(ok bool) {
-	r.update(func() {
-		r.status.Phase, r.status.Reason = Failed, ""
-		if ok {
-			r.status.Phase = Succeeded
-		}
-	})
+	programs.Wait()
+	return !slices.Contains(succeeded, false)
 }
 
 // stopOnDemand takes the pod out of service once Stop was called: not ready,
