@@ -88,13 +88,14 @@ type h2conn struct {
 	mu      sync.Mutex // guards what follows, and routing with the conn
 	idle    sync.Cond  // running has become 0
 	running int
-	waiting map[uint32]h2waiting // streams opened but not begun
-	lastID  uint32               // the last stream that anybody looks at
-	settled bool                 // the connection has ended
+	waiting map[uint32]h2waiting     // streams opened but not begun
+	lastID  uint32                   // the last stream that anybody looks at
+	settled bool                     // the connection has ended
+	resets  map[uint32]http2.ErrCode // of streams that are about to be reset
 }
 
 func newH2Conn(c *conn) *h2conn {
-	s := &h2conn{conn: c, waiting: map[uint32]h2waiting{}, lastID: math.MaxUint32}
+	s := &h2conn{conn: c, waiting: map[uint32]h2waiting{}, resets: map[uint32]http2.ErrCode{}, lastID: math.MaxUint32}
 	s.idle.L = &s.mu
 	return s
 }
@@ -247,16 +248,42 @@ func (s *h2conn) leave() {
 
 // ServeHTTP serves one stream.
 func (s *h2conn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	since, ok := s.take(h2streamID(w), h2served)
+	id := h2streamID(w)
+	since, ok := s.take(id, h2served)
 	if !ok {
 		return // it was reset, or the connection has ended, before this began
 	}
 	defer s.leave()
-	x := &h2stream{s: s, w: w, r: r, opened: since}
+	x := &h2stream{s: s, w: w, r: r, opened: since, code: http2.ErrCodeInternal}
 	if x.serve(r.Context()) {
+		s.resetWith(id, x.code)
 		// net/http's way to have the stream reset.
 		panic(http.ErrAbortHandler)
 	}
+}
+
+// resetWith says what code the reset of the stream id shall carry. If the client
+// resets it in the same moment there is none: what is left over is forgotten when
+// it is much.
+func (s *h2conn) resetWith(id uint32, code http2.ErrCode) {
+	if code == http2.ErrCodeInternal {
+		return // the library's own
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.resets) >= h2MaxStreams {
+		clear(s.resets)
+	}
+	s.resets[id] = code
+}
+
+// resetCode is what resetWith said, once.
+func (s *h2conn) resetCode(id uint32) (http2.ErrCode, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	code, ok := s.resets[id]
+	delete(s.resets, id)
+	return code, ok
 }
 
 // h2streamID is the number of the stream that w answers. The library does not

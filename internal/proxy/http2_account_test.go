@@ -3,7 +3,6 @@ package proxy
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -110,32 +109,6 @@ func TestHTTP2StreamIsAccountedForOnce(t *testing.T) {
 }
 
 // Frames are found however the bytes are cut.
-func TestHTTP2FrameScanner(t *testing.T) {
-	bytes := "\x00\x00\x03\x00\x00\x00\x00\x00\x01abc" + // DATA
-		"\x00\x00\x04\x03\x00\x00\x00\x00\x03\x00\x00\x00\x07" + // RST_STREAM, REFUSED_STREAM
-		"\x00\x00\x0a\x07\x00\x00\x00\x00\x00\x00\x00\x00\x09\x00\x00\x00\x02hi" + // GOAWAY with text
-		"\x00\x00\x00\x01\x05\x00\x00\x00\x0b" // HEADERS, empty
-	const want = "DATA 1 0000000000000000;RST_STREAM 3 0000000700000000;GOAWAY 0 0000000900000002;HEADERS 11 0000000000000000;"
-	for step := 1; step <= len(bytes); step++ {
-		var s h2frameScanner
-		var got strings.Builder
-		for rest := []byte(bytes); len(rest) > 0; {
-			n := min(step, len(rest))
-			s.scan(rest[:n], func(f *h2frameScanner) {
-				payload := make([]byte, 8)
-				if f.kept() > 0 {
-					copy(payload, f.payload())
-				}
-				fmt.Fprintf(&got, "%v %d %x;", f.kind(), f.stream(), payload)
-			})
-			rest = rest[n:]
-		}
-		if got.String() != want {
-			t.Errorf("in pieces of %d: %s", step, got.String())
-		}
-	}
-}
-
 // A request that has chosen an endpoint before the endpoint left the mesh is
 // served by it, on a connection of its own.
 func TestHTTP2EndpointLeavesWhileItIsChosen(t *testing.T) {

@@ -61,8 +61,9 @@ type h2stream struct {
 	received uint64      // bytes of the request
 	asked    grpcScanner // messages of the request
 
-	answered grpcScanner // messages of the response
-	sent     bool        // the response head has gone to the client
+	answered grpcScanner   // messages of the response
+	sent     bool          // the response head has gone to the client
+	code     http2.ErrCode // with which the stream is reset, if it is
 }
 
 // serve handles the request; it reports whether the stream has to be reset.
@@ -377,6 +378,7 @@ func (x *h2stream) broke(ctx context.Context, err error) (reset bool) {
 	case errors.Is(err, errRefusedAgain):
 		return x.fail(failRefused)
 	case errors.As(err, &stream):
+		x.code = stream.Code
 		if stream.Code == http2.ErrCodeRefusedStream {
 			return x.fail(failRefused)
 		}

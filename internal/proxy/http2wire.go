@@ -2,6 +2,7 @@
 package proxy
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 
@@ -24,7 +25,15 @@ type h2wire struct {
 	incomplete uint32 // the stream whose head is still arriving; 0 is none
 
 	// Touched by one writing goroutine of the library at a time.
-	out h2frameScanner
+	out   h2frameScanner
+	held  []byte // beginning of a frame that may have to be changed, not yet sent
+	codes []h2code
+}
+
+// h2code is an error code to be put into what is being written.
+type h2code struct {
+	end  int // of the code's four bytes, from the beginning of the current write
+	code http2.ErrCode
 }
 
 func newH2Wire(s *h2conn) *h2wire { return &h2wire{Conn: s.nc, s: s} }
@@ -76,10 +85,26 @@ func (w *h2wire) unfinishedHead() uint32 {
 	return w.incomplete
 }
 
-// Write implements net.Conn.
+// Write implements net.Conn. The library resets a stream that it is told to give
+// up always as an internal error; here the code becomes the one that the upstream
+// gave. A frame that is cut between two writes leaves with the second.
 func (w *h2wire) Write(p []byte) (int, error) {
+	w.codes = w.codes[:0]
 	w.out.scan(p, w.sending)
-	return w.Conn.Write(p)
+	if len(w.held)+w.out.have+len(w.codes) == 0 {
+		return w.Conn.Write(p)
+	}
+	before := len(w.held)
+	b := append(w.held, p...)
+	for _, c := range w.codes {
+		binary.BigEndian.PutUint32(b[before+c.end-4:], uint32(c.code))
+	}
+	ready := len(b) - w.out.have
+	w.held = bytes.Clone(b[ready:])
+	if _, err := w.Conn.Write(b[:ready]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // sending sees a frame of the library, before the client does.
@@ -88,6 +113,9 @@ func (w *h2wire) sending(f *h2frameScanner) {
 	case http2.FrameHeaders:
 		w.s.take(f.stream(), h2refused)
 	case http2.FrameRSTStream:
+		if code, ok := w.s.resetCode(f.stream()); ok {
+			w.codes = append(w.codes, h2code{end: f.at, code: code})
+		}
 		fate := h2refused
 		if http2.ErrCode(binary.BigEndian.Uint32(f.payload())) == http2.ErrCodeRefusedStream {
 			fate = h2ignored
@@ -105,6 +133,7 @@ type h2frameScanner struct {
 	skip int // bytes of preface or payload until the next frame header
 	head [h2FrameLen + 8]byte
 	have int
+	at   int // how much of the bytes given to scan was looked at
 }
 
 // The frame seen last. Of the payload the first eight bytes are kept for frames
@@ -120,9 +149,10 @@ func (s *h2frameScanner) length() int {
 
 // scan calls seen for each frame whose beginning ends in p.
 func (s *h2frameScanner) scan(p []byte, seen func(*h2frameScanner)) {
-	for len(p) > 0 {
+	for s.at = 0; len(p) > 0; {
 		if n := min(s.skip, len(p)); n > 0 {
 			s.skip -= n
+			s.at += n
 			p = p[n:]
 			continue
 		}
@@ -132,6 +162,7 @@ func (s *h2frameScanner) scan(p []byte, seen func(*h2frameScanner)) {
 		}
 		n := copy(s.head[s.have:want], p)
 		s.have += n
+		s.at += n
 		p = p[n:]
 		switch {
 		case s.have < want:
