@@ -89,7 +89,10 @@ func TestDetectsHTTPAfterSilence(t *testing.T) {
 	var conns atomic.Int64
 	r := newRig(t, mesh.ProtocolAuto, h1Origin(t, &conns))
 	c := r.dial(t)
-	until(t, "the origin has the early connection", func() bool { return conns.Load() == 1 })
+	// That the origin has it is not enough: a connection that is not complete on
+	// this side, too, is given up for the request.
+	member := r.p.snap.Load().clusters["outbound|80||web.default.svc.cluster.local"].Members[0]
+	until(t, "there is an early connection", func() bool { return member.Counts().ActiveConnections == 1 })
 	mustWrite(t, c, "GET /late HTTP/1.1\r\nHost: web\r\n\r\n")
 	mustRespond(t, c, "/late")
 	if n := conns.Load(); n != 1 {
