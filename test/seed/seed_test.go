@@ -61,6 +61,7 @@ func story(t *testing.T, asUser bool) {
 	t.Logf("%d programs ready after %.1f s", len(m.Pods()), time.Since(begin).Seconds())
 	wantEdges(t, m)
 	wantAnswers(t, m)
+	wantNames(t, m)
 	closeShop(t, m, shop, ledger)
 	wantLedger(t, m, ledger)
 	wantRules(t, m)
@@ -139,74 +140,6 @@ func closeShop(t *testing.T, m *meshtest.Mesh, shop, ledger string) {
 	m.WaitScraped()
 }
 
-// wantLedger wants both reporters to say of each edge of the shop what follows
-// from the load's ledger, to the request.
-func wantLedger(t *testing.T, m *meshtest.Mesh, path string) {
-	t.Helper()
-	var ledger struct {
-		Requests []struct {
-			Kind        string
-			Code, Count int
-		}
-		Edges []struct {
-			Source, Destination string
-			Count               int
-		}
-		Exact bool
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(data, &ledger); err != nil {
-		t.Fatal(err)
-	}
-	if !ledger.Exact {
-		t.Fatalf("not every request was answered as expected: %s", data)
-	}
-	total := 0
-	edges, codes := map[string]int{}, map[string]int{}
-	for _, reporter := range []string{"source", "destination"} {
-		for _, e := range ledger.Edges {
-			edges[fmt.Sprintf("%s %s %s", reporter, e.Source, e.Destination)] = e.Count
-			total += e.Count
-		}
-		for _, r := range ledger.Requests {
-			codes[fmt.Sprintf("%s %d", reporter, r.Code)] += r.Count
-		}
-	}
-	got := increases(t, m, `istio_requests_total`, "reporter", "source_app", "destination_app")
-	if diff := cmp.Diff(edges, got); diff != "" {
-		t.Errorf("requests of each edge (-ledger +counted)\n%s", diff)
-	}
-	got = increases(t, m, `istio_requests_total{source_app="load"}`, "reporter", "response_code")
-	if diff := cmp.Diff(codes, got); diff != "" {
-		t.Errorf("requests of the load by code (-ledger +counted)\n%s", diff)
-	}
-	t.Logf("ledger: %d requests on %d edges, all counted by both reporters", total/2, len(ledger.Edges))
-}
-
-// increases counts a metric exactly: see package truth.
-func increases(t *testing.T, m *meshtest.Mesh, metric string, by ...string) map[string]int {
-	t.Helper()
-	samples, err := m.Query(fmt.Sprintf("sum by (%s) (increase(%s[1h] anchored))", strings.Join(by, ", "), metric))
-	if err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]int{}
-	for _, s := range samples {
-		var key []string
-		for _, l := range by {
-			key = append(key, s.Labels[l])
-		}
-		if s.Value != math.Trunc(s.Value) {
-			t.Errorf("%v of %v is no whole number", key, s.Value)
-		}
-		out[strings.Join(key, " ")] += int(s.Value)
-	}
-	return out
-}
-
 type expression struct{ name, expr string }
 
 // article reads testdata/seed.txt.
@@ -256,6 +189,30 @@ func wantAnswers(t *testing.T, m *meshtest.Mesh) {
 		t.Errorf("%d exceptions, %d of them in the article", len(exceptions), used)
 	}
 	t.Logf("%d of %d expressions of the article have data, %d excepted", len(expressions)-used, len(expressions), used)
+}
+
+// wantNames wants data of every metric that the article names under "Available
+// Metrics"; of a histogram these are its series.
+func wantNames(t *testing.T, m *meshtest.Mesh) {
+	t.Helper()
+	for _, name := range []string{
+		"istio_requests_total", "istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes",
+		"istio_tcp_sent_bytes_total", "istio_tcp_received_bytes_total",
+		"istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total",
+	} {
+		expr := `{__name__=~"` + name + `(_bucket)?"}`
+		if name == "istio_tcp_connections_closed_total" {
+			expr = name // of the shop's only TCP connections none may have ended: the series is there
+			samples, err := m.Query(expr)
+			if err != nil || len(samples) == 0 {
+				t.Errorf("%s: %d series, %v", name, len(samples), err)
+			}
+			continue
+		}
+		if err := answered(m, expression{name, expr}); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // answered reports why an expression has no answer above zero.
