@@ -164,4 +164,3 @@ func increases(t *testing.T, m *meshtest.Mesh, metric string, by ...string) map[
 	}
 	return out
 }
-
