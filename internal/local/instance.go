@@ -24,13 +24,13 @@ type instance struct {
 	once     struct{ stop, kill sync.Once }
 
 	// Guarded by Supervisor.mu once the pod is in its map.
-	propagate bool // see pod.Runtime.Stop
-	status    pod.Status
-	pid       int            // of the running process; 0 for none
-	crashes   int            // of the process
-	runs      map[string]int // see pod.Bootstrap.Runs; replaced, never changed
-	ended     bool
-	finished  time.Time
+	handover bool // see pod.Runtime.Stop
+	status   pod.Status
+	pid      int            // of the running process; 0 for none
+	crashes  int            // of the process
+	runs     map[string]int // see pod.Bootstrap.Runs; replaced, never changed
+	ended    bool
+	finished time.Time
 }
 
 func newInstance(b *pod.Bootstrap, ordinal int) *instance {
@@ -56,8 +56,8 @@ func ordinalOf(b *pod.Bootstrap) int {
 	return n
 }
 
-func (p *instance) stop(propagate bool) {
-	p.once.stop.Do(func() { p.propagate = propagate; close(p.stopping) })
+func (p *instance) stop(handover bool) {
+	p.once.stop.Do(func() { p.handover = handover; close(p.stopping) })
 }
 
 func (p *instance) killNow() {

@@ -16,7 +16,7 @@ import (
 const (
 	// stopSlack is for the pod's own steps around the grace period: leaving
 	// the mesh, draining, last metrics.
-	stopSlack = pod.EndpointPropagation + pod.DrainTimeout + 5*time.Second
+	stopSlack = pod.DrainTimeout + 5*time.Second
 	// claimTime is how long a program that was prepared may take to appear.
 	claimTime = 30 * time.Second
 	// unlistedWait is how long a pod that is to stop is kept for proxies to learn
@@ -175,15 +175,15 @@ func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *proces
 	case <-p.stopping:
 	}
 	s.mu.Lock()
-	propagate := p.propagate
+	handover := p.handover
 	s.changed(p) // not ready from now on
 	s.wake()
 	s.mu.Unlock()
-	if propagate && s.o.Unlisted != nil {
+	if handover && s.o.Unlisted != nil {
 		s.awaitUnlisted(ctx, p)
 	}
 	ask, cancel := context.WithTimeout(ctx, time.Second)
-	err := client.Stop(ask, propagate)
+	err := client.Stop(ask, handover)
 	cancel()
 	if err != nil && ctx.Err() == nil {
 		// Before its socket is open, or hung.

@@ -35,7 +35,7 @@ const (
 // lastGoodFile keeps the configuration for a start without a control plane.
 const lastGoodFile = "config.last-good"
 
-// drainIdleGrace is short, since pod.EndpointPropagation comes before it.
+// drainIdleGrace is short, since the other proxies know before the drain begins.
 const drainIdleGrace = 500 * time.Millisecond
 
 // sidecar is one pod's process.

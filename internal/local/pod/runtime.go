@@ -12,12 +12,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// EndpointPropagation is how long a pod that is told to stop goes on serving
-// new requests. The supervisor has told it only when all connected proxies knew
-// (local.Options.Unlisted); this is for requests that were on their way, and for
-// pods that others tell to stop.
-const EndpointPropagation = 500 * time.Millisecond
-
 // Bounds of how long requests in flight may hold up the end of a pod: when
 // others take over its work, and when the whole mesh ends.
 const (
@@ -59,7 +53,7 @@ type Runtime struct {
 	status      Status     // Containers is nil; they are in containers
 	containers  []*container
 	initialized bool
-	propagate   bool
+	handover    bool
 	unhealthy   bool          // see FailHealth
 	ready       bool          // last told to Hooks.Ready
 	changed     chan struct{} // closed and replaced with each change
@@ -167,15 +161,11 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	}
 	defer close(r.end)
 	r.mu.Lock()
-	serving := r.status.Phase == Running && r.propagate
 	limit := downDrainTimeout
-	if r.propagate {
+	if r.handover {
 		limit = DrainTimeout
 	}
 	r.mu.Unlock()
-	if serving {
-		sleep(ctx, EndpointPropagation)
-	}
 	if r.hooks.Drain != nil {
 		drain, cancel := context.WithTimeout(ctx, limit)
 		r.hooks.Drain(drain)
@@ -183,14 +173,17 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	}
 }
 
-// Stop asks all programs to end, gracefully: see Run. With propagate the pod
-// first goes on serving for EndpointPropagation, so that no client which has not
-// yet heard of its end is refused; it is of no use when the whole mesh ends.
-// Later calls change nothing.
-func (r *Runtime) Stop(propagate bool) {
+// Stop asks all programs to end, gracefully: see Run. With handover others go on
+// with the pod's work, so requests in flight have DrainTimeout to be finished;
+// when the whole mesh ends they have less. No fixed time passes before the drain:
+// the supervisor stops a pod only when all connected proxies know that it is no
+// endpoint (local.Options.Unlisted), and Hooks.Drain waits until the pod's own
+// proxy knows, which is what there is to go by if others stop the pod. Later calls
+// change nothing.
+func (r *Runtime) Stop(handover bool) {
 	r.once.Do(func() {
 		r.update(func() {
-			r.propagate = propagate
+			r.handover = handover
 			r.status.Stopping, r.status.Reason = true, ReasonTerminating
 		})
 		close(r.stopNow)

@@ -371,14 +371,14 @@ func TestStopIsGraceful(t *testing.T) {
 			script{forever: true, onTerm: 2 * time.Second},
 			[]string{
 				"0s start app", "0s ready true", "1m0s ready false",
-				"1m0.5s drain", "1m3.5s terminated app", "1m5.5s end app",
+				"1m0s drain", "1m3s terminated app", "1m5s end app",
 			},
 		},
 		"ignores SIGTERM": {
 			script{forever: true, ignores: true},
 			[]string{
 				"0s start app", "0s ready true", "1m0s ready false",
-				"1m0.5s drain", "1m3.5s terminated app", "1m33.5s killed app", "1m33.5s end app",
+				"1m0s drain", "1m3s terminated app", "1m33s killed app", "1m33s end app",
 			},
 		},
 	} {

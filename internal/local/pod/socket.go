@@ -53,7 +53,7 @@ func Listen(ctx context.Context, runDir string) (net.Listener, error) {
 // at once and one after each change), POST /stop, /signal and /restart.
 type (
 	stopRequest struct {
-		Propagate bool `json:"propagate"` // see Runtime.Stop
+		Handover bool `json:"handover"` // see Runtime.Stop
 	}
 	signalRequest struct {
 		Container string `json:"container"` // "" is all
@@ -124,8 +124,8 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 }
 
 // Stop begins the pod's graceful end (Runtime.Stop) and does not wait for it.
-func (c *Client) Stop(ctx context.Context, propagate bool) error {
-	return c.post(ctx, "/stop", stopRequest{Propagate: propagate})
+func (c *Client) Stop(ctx context.Context, handover bool) error {
+	return c.post(ctx, "/stop", stopRequest{Handover: handover})
 }
 
 // Signal sends a signal to the program of a container; "" is all.
@@ -179,7 +179,7 @@ func (r *Runtime) Handler() http.Handler {
 	mux.HandleFunc("GET /watch", r.serveWatch)
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, req *http.Request) {
 		if in, ok := decode[stopRequest](w, req); ok {
-			r.Stop(in.Propagate)
+			r.Stop(in.Handover)
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
