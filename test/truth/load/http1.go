@@ -81,8 +81,8 @@ func (w *work) answer(r *bufio.Reader, method string) (int, error) {
 }
 
 // http1 sends N requests of the mix on each of Conns connections, one after the
-// other, and adds up their bytes.
-func (w *work) http1(o *order.Order) {
+// other or, pipelined, all at once, and adds up their bytes.
+func (w *work) http1(o *order.Order, pipelined bool) {
 	var all sync.WaitGroup
 	defer all.Wait()
 	for range o.Conns {
@@ -93,46 +93,21 @@ func (w *work) http1(o *order.Order) {
 				return
 			}
 			defer c.Close()
+			if pipelined {
+				var requests strings.Builder
+				for i := range o.N {
+					fmt.Fprintf(&requests, shape(i).request, o.Addr)
+				}
+				io.WriteString(c, requests.String())
+			}
 			for i := range o.N {
 				m := shape(i)
-				fmt.Fprintf(c, m.request, o.Addr)
+				if !pipelined {
+					fmt.Fprintf(c, m.request, o.Addr)
+				}
 				code, err := w.answer(r, m.method)
 				if err != nil || code != m.code {
-					w.failf("%.30q: %d, %v", m.request, code, err)
-				}
-				w.count("http", code, "", "-")
-				if err != nil {
-					return
-				}
-			}
-			w.fact("request_bytes", c.out)
-			w.fact("response_bytes", c.in)
-		})
-	}
-}
-
-// pipeline sends N requests of the mix at once on each of Conns connections.
-func (w *work) pipeline(o *order.Order) {
-	var all sync.WaitGroup
-	defer all.Wait()
-	for range o.Conns {
-		all.Go(func() {
-			c, r, err := dial(o.Addr)
-			if err != nil {
-				w.fail(err)
-				return
-			}
-			defer c.Close()
-			var requests strings.Builder
-			for i := range o.N {
-				fmt.Fprintf(&requests, shape(i).request, o.Addr)
-			}
-			io.WriteString(c, requests.String())
-			for i := range o.N {
-				m := shape(i)
-				code, err := w.answer(r, m.method)
-				if err != nil || code != m.code {
-					w.failf("pipelined %.30q: %d, %v", m.request, code, err)
+					w.failf("%.30q, pipelined %t: %d, %v", m.request, pipelined, code, err)
 				}
 				w.count("http", code, "", "-")
 				if err != nil {

@@ -86,9 +86,9 @@ func (l *loads) do(o *order.Order) order.Answer {
 	w := newWork(o.Service)
 	switch o.Op {
 	case "http1":
-		w.http1(o)
+		w.http1(o, false)
 	case "pipeline":
-		w.pipeline(o)
+		w.http1(o, true)
 	case "http2":
 		w.http2(o)
 	case "held":
