@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net"
+	"slices"
 
 	"golang.org/x/net/http2"
 
@@ -95,7 +96,7 @@ func (w *h2wire) Write(p []byte) (int, error) {
 		return w.Conn.Write(p)
 	}
 	before := len(w.held)
-	b := append(w.held, p...)
+	b := slices.Concat(w.held, p)
 	for _, c := range w.codes {
 		binary.BigEndian.PutUint32(b[before+c.end-4:], uint32(c.code))
 	}
