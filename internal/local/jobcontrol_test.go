@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,7 +56,7 @@ func TestJobControl(t *testing.T) {
 	inner, load := w.foreground(t, "cat")
 	screen, tty := openTerminal(t)
 	cmd := exec.Command("bash", "--norc", "--noprofile", "--noediting", "-i")
-	cmd.Env = append(inner.Env, "PS1=prompt> ", "HISTFILE=")
+	cmd.Env = slices.Concat(inner.Env, []string{"PS1=prompt> ", "HISTFILE="})
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 	if err := cmd.Start(); err != nil {
