@@ -140,6 +140,9 @@ func (a *agent) setup(p *packet) error {
 	}
 	reply.Localhost, reply.UDP = got.localhost, got.udp
 	reply.Notes = append(reply.Notes, notes...)
+	if err := got.refuseUDP(req.NoUDP); err != nil {
+		reply.Notes = append(reply.Notes, "UDP to other workloads is dropped without an error: "+err.Error()+" (modprobe nft_reject_inet)")
+	}
 	fds, err := openListeners(&reply)
 	defer func() {
 		for _, fd := range fds {

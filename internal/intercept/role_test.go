@@ -53,6 +53,22 @@ func play(role string, args []string) error {
 		}
 		_, err = io.Copy(os.Stdout, c)
 		return err
+	case "refused": // refused NETWORK ADDR: says how the peer refuses what is sent
+		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		if _, err := io.WriteString(c, "hello"); err != nil {
+			return err
+		}
+		_, err = c.Read(make([]byte, 1))
+		var errno syscall.Errno
+		if !errors.As(err, &errno) {
+			return fmt.Errorf("not refused: %w", err)
+		}
+		fmt.Fprintln(os.Stdout, errno)
+		return nil
 	case "serve": // serve NETWORK ADDR: tells every peer its address, until stdin ends
 		l, err := new(net.ListenConfig).Listen(ctx, args[0], args[1])
 		if err != nil {

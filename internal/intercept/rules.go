@@ -33,6 +33,9 @@ const (
 	redirFlagProto = 2 // NF_NAT_RANGE_PROTO_SPECIFIED
 )
 
+// tableName is our table in the network namespace of a case.
+const tableName = "vitrine"
+
 // family is an IP version as nf_tables and socket(2) know it.
 type family struct {
 	nfproto    byte
@@ -75,7 +78,7 @@ func (r ruleset) load() error {
 	if err != nil {
 		return fmt.Errorf("open nf_tables: %w", err)
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "vitrine"})
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
 	r.addOutput(conn, table)
 	if r.localhost {
 		r.addLocalhost(conn, table)
@@ -159,6 +162,37 @@ func (r ruleset) addUDP(conn *nftables.Conn, table *nftables.Table) {
 		add(udp, f.daddrIn(f.loopPrefix), socketWildcard(1), verdict(expr.VerdictReturn))
 		add(udp, f.tproxy(portOutbound), verdict(expr.VerdictAccept))
 	}
+}
+
+// refuseUDP answers datagrams to the prefixes, the case's own address excepted,
+// with "port unreachable". It is a transaction of its own: without it they are
+// dropped by the relay.
+func (r ruleset) refuseUDP(prefixes []netip.Prefix) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nf_tables: %w", err)
+	}
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	// On the way in again, since on the way out the program would see "operation
+	// not permitted"; before the relay gets them.
+	chain := conn.AddChain(preroutingChain("refuse", table, -150))
+	add := func(parts ...[]expr.Any) { addRule(conn, chain, parts...) }
+	add(markIsOurs(), verdict(expr.VerdictReturn))
+	for _, f := range r.families() {
+		udp := join(f.proto(), l4proto(protoUDP))
+		add(udp, f.daddrIn(r.own(f)), verdict(expr.VerdictReturn))
+		for _, p := range prefixes {
+			if p.Addr().BitLen() == int(f.addrLen)*8 {
+				add(udp, f.daddrIn(p), []expr.Any{&expr.Reject{
+					Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH,
+				}})
+			}
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("nf_tables transaction: %w", err)
+	}
+	return nil
 }
 
 func (r ruleset) families() []family {

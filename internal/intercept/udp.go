@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -126,6 +127,9 @@ func (r *udpRelay) run(ctx context.Context, f *flow) {
 
 // open makes both sockets and sends what was queued.
 func (r *udpRelay) open(ctx context.Context, f *flow) error {
+	if slices.ContainsFunc(r.c.cfg.NoUDP, func(p netip.Prefix) bool { return p.Contains(f.key.dst.Addr().Unmap()) }) {
+		return errors.New("the destination means nothing on the host")
+	}
 	outside, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(f.key.dst))
 	if err != nil {
 		return err

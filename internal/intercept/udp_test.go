@@ -3,6 +3,7 @@ package intercept_test
 import (
 	"context"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -88,6 +89,30 @@ func TestUDPInsideStaysInside(t *testing.T) {
 		}
 		p.stdin.Close()
 		p.result(t)
+	}
+}
+
+// TestUDPIsRefused: what is only inside cases is refused at once, and never asked
+// for on the host; the case's own address, though in the range, is served.
+func TestUDPIsRefused(t *testing.T) {
+	cfg := config(t)
+	cfg.NoUDP = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/112"), netip.MustParsePrefix("240.240.0.0/16")}
+	c := startCase(t, cfg)
+	for _, addr := range []string{"10.77.0.9:7", "240.240.0.1:7", "[fd77::9]:7"} {
+		if got, want := run(t, c, "refused", "udp", addr), "connection refused\n"; got != want {
+			t.Errorf("%s: got %q, want %q", addr, got, want)
+		}
+	}
+	for _, addr := range []string{"10.77.0.2:7002", "[fd77::2]:7004"} {
+		p := role(t, c, "udpecho", addr).ready(t)
+		if got := run(t, c, "get", "udp", addr, "hello"); got != "inside hello" {
+			t.Errorf("%s: got %q", addr, got)
+		}
+		p.stdin.Close()
+		p.result(t)
+	}
+	if got, want := run(t, c, "get", "udp", echoUDP(t, "udp4", "127.0.0.1:0").LocalAddr().String(), "hello"), "echo hello"; got != want {
+		t.Errorf("to the host: got %q, want %q", got, want)
 	}
 }
 

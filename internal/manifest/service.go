@@ -100,11 +100,12 @@ func (o *object) service(spec *corev1.ServiceSpec) (mesh.Service, []publication,
 	for i := range spec.Ports {
 		at := index("spec.ports", i)
 		o.servicePort(&svc.Ports[i], spec.Ports, i, targets)
-		if !published {
+		if svc.Ports[i].Protocol == mesh.ProtocolUDP {
+			o.warn(at, "a UDP port cannot be reached in this version: datagrams to it are refused",
+				"use TCP, or run the server outside of the mesh, on a host address that programs are given")
 			continue
 		}
-		if svc.Ports[i].Protocol == mesh.ProtocolUDP {
-			o.warn(at, "a UDP port is not published on the host", "call it from inside the mesh")
+		if !published {
 			continue
 		}
 		pub := publication{o: o, port: &svc.Ports[i], path: at}

@@ -105,6 +105,15 @@ func IsServiceVIP(a netip.Addr) bool {
 	return a.IsValid() && a == ServiceVIP6(uint16(b[14])<<8|uint16(b[15]))
 }
 
+// OwnPrefixes are the ranges that mean something inside cases only: those of the
+// case addresses and of the virtual service addresses.
+func OwnPrefixes() []netip.Prefix {
+	return []netip.Prefix{
+		netip.PrefixFrom(CaseIP4(0), 16), netip.PrefixFrom(CaseIP6(0), 112),
+		netip.PrefixFrom(ServiceVIP4(0), 16), netip.PrefixFrom(ServiceVIP6(0), 48),
+	}
+}
+
 // WirePort is the port on the mesh IP where the i-th declared port of a
 // workload is served by its proxy.
 func WirePort(i int) (uint16, error) {
