@@ -20,25 +20,14 @@ import (
 // h1Origin serves HTTP/1 and counts connections.
 func h1Origin(t *testing.T, conns *atomic.Int64) netip.AddrPort {
 	t.Helper()
-	ln := tcpListen(t)
-	srv := &http.Server{
+	return webOrigin(t, &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, r.URL.Path) }),
 		ConnState: func(_ net.Conn, s http.ConnState) {
 			if s == http.StateNew {
 				conns.Add(1)
 			}
 		},
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.Serve(ln)
-	}()
-	t.Cleanup(func() {
-		srv.Close()
-		<-done
 	})
-	return addrPort(ln)
 }
 
 func mustRespond(t *testing.T, c net.Conn, body string) {

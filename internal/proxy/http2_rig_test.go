@@ -51,10 +51,15 @@ func (r *rig) grpcClient(t *testing.T) (testpb.TestServiceClient, *grpc.ClientCo
 // h2Origin serves HTTP/2 without TLS.
 func h2Origin(t *testing.T, h http.HandlerFunc) netip.AddrPort {
 	t.Helper()
-	ln := tcpListen(t)
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
-	srv := &http.Server{Handler: h, Protocols: &p}
+	return webOrigin(t, &http.Server{Handler: h, Protocols: &p})
+}
+
+// webOrigin serves srv until the test ends.
+func webOrigin(t *testing.T, srv *http.Server) netip.AddrPort {
+	t.Helper()
+	ln := tcpListen(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -20,29 +20,19 @@ func TestEndpointsKnowWhatBecameOfRequests(t *testing.T) {
 	for _, proto := range []mesh.Protocol{mesh.ProtocolHTTP, mesh.ProtocolHTTP2} {
 		t.Run(proto.String(), func(t *testing.T) {
 			asked := make(chan struct{}, 10)
-			ln := tcpListen(t)
 			var p http.Protocols
 			p.SetHTTP1(true)
 			p.SetUnencryptedHTTP2(true)
-			srv := &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			at := webOrigin(t, &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				asked <- struct{}{}
 				if code := codes[r.URL.Path]; code != 0 {
 					w.WriteHeader(code)
 				} else {
 					<-r.Context().Done()
 				}
-			})}
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				_ = srv.Serve(ln)
-			}()
-			t.Cleanup(func() {
-				srv.Close()
-				<-done
-			})
+			})})
 			run := func(timeout time.Duration, want upstream.Counts, paths ...string) {
-				h := startHop(t, webConfig(proto, timeout, addrPort(ln).String()), nil)
+				h := startHop(t, webConfig(proto, timeout, at.String()), nil)
 				counts := func() upstream.Counts { return h.p.Stats().Clusters[0].Endpoints[0].Counts }
 				for _, path := range paths {
 					c := h.dial(t)
