@@ -37,6 +37,24 @@ func newMesh(t *testing.T, progress *bytes.Buffer) (*Mesh, listeners) {
 	return m, l
 }
 
+// serving is a mesh that serves until the end of the test.
+func serving(t *testing.T) *Mesh {
+	t.Helper()
+	var progress bytes.Buffer
+	m, l := newMesh(t, &progress)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- m.serve(ctx, l) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	<-m.Settled()
+	return m
+}
+
 // When a component fails the programs go on, and it is said how to go on with
 // them.
 func TestFailureSaysWhatGoesOn(t *testing.T) {
@@ -55,12 +73,7 @@ func TestFailureSaysWhatGoesOn(t *testing.T) {
 // A web page that reaches the ports of the control plane through a name of its
 // own, or sends a form there, gets nothing.
 func TestForeignPagesGetNothing(t *testing.T) {
-	var progress bytes.Buffer
-	m, l := newMesh(t, &progress)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- m.serve(ctx, l) }()
-	<-m.Settled()
+	m := serving(t)
 	for _, tc := range []struct {
 		method, url, host, origin string
 		want                      int
@@ -91,20 +104,11 @@ func TestForeignPagesGetNothing(t *testing.T) {
 			t.Errorf("%s %s, host %q, origin %q: status %d, want %d", tc.method, tc.url, tc.host, tc.origin, resp.StatusCode, tc.want)
 		}
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
 }
 
 // Objects that are refused change nothing, neither workloads nor services.
 func TestRefusedChange(t *testing.T) {
-	var progress bytes.Buffer
-	m, l := newMesh(t, &progress)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	go func() { ended <- m.serve(ctx, l) }()
-	<-m.Settled()
+	m := serving(t)
 	before := m.objs
 	err := m.apply(&manifest.Objects{
 		Services: []mesh.Service{{ServiceRef: mesh.ServiceRef{Name: "api", Namespace: "default"}}},
@@ -125,8 +129,27 @@ func TestRefusedChange(t *testing.T) {
 		}
 		break
 	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
+}
+
+// Only workloads of the files can be removed, and names that nobody has are told.
+func TestRemove(t *testing.T) {
+	m := serving(t)
+	objs := &manifest.Objects{Sets: []mesh.WorkloadSet{
+		{Kind: mesh.KindJob, Namespace: "shop", Name: "load"}, {Kind: mesh.KindDeployment, Namespace: "shop", Name: "web"},
+	}}
+	if err := m.apply(objs, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.remove(t.Context(), []string{"web", "nobody"}); err == nil || !strings.Contains(err.Error(), `no workload of the files is called "nobody"`) {
+		t.Errorf("remove: %v", err)
+	}
+	if len(m.objs.Sets) != 2 {
+		t.Errorf("sets %+v, want both", m.objs.Sets)
+	}
+	if err := m.remove(t.Context(), []string{"shop/web"}); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.objs.Sets) != 1 || m.objs.Sets[0].Name != "load" || len(objs.Sets) != 2 {
+		t.Errorf("sets %+v, want load alone; before %+v", m.objs.Sets, objs.Sets)
 	}
 }
