@@ -24,18 +24,49 @@ type Query struct {
 }
 
 // QueryResult is the answer: the series of a vector or matrix, or one series
-// without labels for a scalar or string. Its JSON resembles Prometheus's.
+// without labels for a scalar or string.
 type QueryResult struct {
-	Type     string        `json:"resultType"`
-	Series   []QuerySeries `json:"result"`
-	Warnings []string      `json:"warnings,omitempty"`
+	Type     string // vector, matrix, scalar or string
+	Series   []QuerySeries
+	Warnings []string
+	At       time.Time // the instant, or the end of the range
 }
 
-// QuerySeries is one labelled row of points in time order.
+// QuerySeries is one labelled row of points in time order: of a vector or scalar
+// exactly one.
 type QuerySeries struct {
-	Labels map[string]string `json:"metric"`
-	Points []QueryPoint      `json:"values,omitempty"`
-	Text   string            `json:"text,omitempty"` // a string result
+	Labels map[string]string
+	Points []QueryPoint
+	Text   string // a string result, which has no points
+}
+
+// MarshalJSON writes the result as Prometheus does, in the field "data" of its
+// answer (prometheus.io/docs, HTTP API, "expression query result formats").
+func (r *QueryResult) MarshalJSON() ([]byte, error) {
+	out := struct {
+		Type     string   `json:"resultType"`
+		Result   any      `json:"result"`
+		Warnings []string `json:"warnings,omitempty"`
+	}{Type: r.Type, Warnings: r.Warnings}
+	switch metricstore.ResultType(r.Type) {
+	case metricstore.ResultScalar:
+		out.Result = r.Series[0].Points[0]
+	case metricstore.ResultString:
+		out.Result = [2]any{unixSeconds(r.At), r.Series[0].Text}
+	default:
+		rows := make([]map[string]any, 0, len(r.Series))
+		for _, s := range r.Series {
+			row := map[string]any{"metric": s.Labels}
+			if metricstore.ResultType(r.Type) == metricstore.ResultMatrix {
+				row["values"] = s.Points
+			} else {
+				row["value"] = s.Points[0]
+			}
+			rows = append(rows, row)
+		}
+		out.Result = rows
+	}
+	return json.Marshal(out)
 }
 
 // QueryPoint is one value at one time.
@@ -47,8 +78,10 @@ type QueryPoint struct {
 // MarshalJSON writes [unix seconds, "value"] as Prometheus does, so that NaN
 // and infinities survive.
 func (p QueryPoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal([2]any{float64(p.Time.UnixMilli()) / 1000, strconv.FormatFloat(p.Value, 'g', -1, 64)})
+	return json.Marshal([2]any{unixSeconds(p.Time), strconv.FormatFloat(p.Value, 'g', -1, 64)})
 }
+
+func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // RunQuery asks the mesh of runDir, or q.URL.
 func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error) {
@@ -69,7 +102,7 @@ func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error)
 	if err != nil {
 		return nil, err
 	}
-	out := &QueryResult{Type: string(r.Type), Series: []QuerySeries{}, Warnings: r.Warnings}
+	out := &QueryResult{Type: string(r.Type), Warnings: r.Warnings, At: q.At}
 	for _, s := range r.Samples {
 		out.Series = append(out.Series, QuerySeries{Labels: s.Labels, Points: []QueryPoint{{s.Time, s.Value}}})
 	}
