@@ -80,6 +80,9 @@ type loadAudit struct {
 	count func(ctx context.Context) ([]daemon.QuerySeries, error)
 	// settle is how long the last figures may take to be scraped.
 	settle time.Duration
+	// scrape is how often each proxy is scraped. Agreement must outlast one more
+	// round: what is counted too often comes late, too.
+	scrape time.Duration
 }
 
 // run ends the load, so that its ledger is final, waits until the last of it is
@@ -96,12 +99,13 @@ func (a *loadAudit) run(ctx context.Context, out io.Writer) error {
 	if err := a.notePods(ctx, pods); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.settle)
+	ctx, cancel := context.WithTimeout(ctx, a.settle+a.scrape)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var rows []edgeCount
 	var note string
+	var agreed time.Time // since when they have agreed
 	for {
 		l, written := a.ledger.read()
 		if written {
@@ -112,7 +116,12 @@ func (a *loadAudit) run(ctx context.Context, out io.Writer) error {
 			case ctx.Err() == nil:
 				return err
 			}
-			if len(rows) > 0 && !slices.ContainsFunc(rows, func(e edgeCount) bool { return !e.agrees() }) {
+			switch {
+			case len(rows) == 0 || slices.ContainsFunc(rows, func(e edgeCount) bool { return !e.agrees() }):
+				agreed = time.Time{}
+			case agreed.IsZero():
+				agreed = time.Now()
+			case time.Since(agreed) > a.scrape:
 				return writeComparison(out, rows, note)
 			}
 		}
@@ -136,8 +145,9 @@ func (a *loadAudit) notePods(ctx context.Context, names map[string]bool) error {
 	return err
 }
 
-// compare puts the counters beside the ledger. What lies behind the load's own
-// calls is left out, and said, if the ledger cannot know it.
+// compare puts the counters beside the ledger, and what was counted on edges that
+// the ledger does not have beside 0. What lies behind the load's own calls is
+// left out, and said, if the ledger cannot know it.
 func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftOut []string) (rows []edgeCount, note string) {
 	counts := map[[2]string]*edgeCount{}
 	outside := 0
@@ -176,7 +186,13 @@ func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftO
 		if c := counts[[2]string{e.Source, e.Destination}]; c != nil {
 			row.client, row.server = c.client, c.server
 		}
+		delete(counts, [2]string{e.Source, e.Destination})
 		rows = append(rows, row)
+	}
+	for key, c := range counts {
+		if note == "" && c.client+c.server > 0 {
+			rows = append(rows, edgeCount{source: key[0], destination: key[1], client: c.client, server: c.server})
+		}
 	}
 	slices.SortFunc(rows, func(a, b edgeCount) int {
 		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.destination, b.destination))

@@ -42,6 +42,10 @@ func TestCompare(t *testing.T) {
 		"one is lost": {text, exact[:4], nil, header +
 			"load      web-app       7      7                7                exact\n" +
 			"web-app   cart          4      4                0                DIFFERS\n" + sentence},
+		"on another edge": {text, append([]daemon.QuerySeries{counted("web-1", "source", "web-app", "unknown", 2)}, exact...), nil, header +
+			"load      web-app       7      7                7                exact\n" +
+			"web-app   cart          4      4                4                exact\n" +
+			"web-app   unknown       0      2                0                DIFFERS\n" + sentence},
 		"from outside": {text, outside, nil, own +
 			"only the load's own calls are compared, since 3 requests came from outside the mesh\n" + sentence},
 		"left out": {text, exact, []string{"ratings", "currency"}, own +

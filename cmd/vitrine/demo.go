@@ -117,7 +117,7 @@ func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *ledgerReade
 		return err
 	}
 	fmt.Fprintln(c.out, "\nThe load stops. Its own ledger of requests, beside what the proxies at both ends counted:")
-	audit := loadAudit{client: c.client(), ledger: ledger, leftOut: s.LeftOut, settle: 2*cfg.ScrapeInterval + 5*time.Second}
+	audit := loadAudit{client: c.client(), ledger: ledger, leftOut: s.LeftOut, settle: 2*cfg.ScrapeInterval + 5*time.Second, scrape: cfg.ScrapeInterval}
 	audit.count = func(ctx context.Context) ([]daemon.QuerySeries, error) {
 		window := strconv.Itoa(int(time.Since(s.Started).Seconds())+60) + "s"
 		r, err := daemon.RunQuery(ctx, c.runDir, daemon.Query{
