@@ -59,6 +59,9 @@ type proc struct {
 	stop func() string // sends SIGTERM, wants exit code 0, returns the rest of the output
 }
 
+// patience bounds what takes a second at most on an idle machine.
+const patience = 2 * time.Minute
+
 // start runs a program of the shop on a free port and waits until it listens.
 func start(t *testing.T, env []string, args ...string) *proc {
 	t.Helper()
@@ -68,6 +71,7 @@ func start(t *testing.T, env []string, args ...string) *proc {
 	p := &proc{cmd: exec.Command(args[0], args[1:]...), errs: &bytes.Buffer{}}
 	p.cmd.Env = append(os.Environ(), append([]string{"PORT=0"}, env...)...)
 	p.cmd.Stderr = p.errs
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // if the tests are killed
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +82,7 @@ func start(t *testing.T, env []string, args ...string) *proc {
 	p.out = bufio.NewReader(out)
 	p.stop = sync.OnceValue(func() string {
 		_ = p.cmd.Process.Signal(syscall.SIGTERM)
-		kill := time.AfterFunc(20*time.Second, func() { _ = p.cmd.Process.Kill() })
+		kill := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
 		defer kill.Stop()
 		rest, _ := io.ReadAll(p.out)
 		if err := p.cmd.Wait(); err != nil {
@@ -87,6 +91,8 @@ func start(t *testing.T, env []string, args ...string) *proc {
 		return string(rest)
 	})
 	t.Cleanup(func() { p.stop() })
+	stuck := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+	defer stuck.Stop()
 	line, err := p.out.ReadString('\n')
 	m := regexp.MustCompile(`listening on \S*:(\d+)\n`).FindStringSubmatch(line)
 	if m == nil {
@@ -99,7 +105,9 @@ func start(t *testing.T, env []string, args ...string) *proc {
 // ask sends a request and returns status and body.
 func ask(t *testing.T, method, url, body string) (int, string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

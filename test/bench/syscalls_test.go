@@ -124,7 +124,7 @@ func (c *callCounts) most() map[int]int64 {
 // been killed. It closes ready when every thread is being traced.
 func traceCalls(pid int, counts *callCounts, ready chan<- struct{}) error {
 	runtime.LockOSThread() // ptrace knows threads; this one is given up at the end
-	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE
+	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
 	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
 	if err != nil {
 		close(ready)
@@ -210,7 +210,7 @@ func startHop(t *testing.T, listen, origin string) int {
 	// Not exec.Cmd: the tracer waits for it.
 	p, err := os.StartProcess(bin, []string{bin, "-listen", listen, "-origin", origin}, &os.ProcAttr{
 		Env: append(os.Environ(), "GOMAXPROCS=1"), Files: []*os.File{nil, os.Stderr, os.Stderr},
-		Sys: &syscall.SysProcAttr{},
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // if the tests are killed
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -221,10 +221,13 @@ func startHop(t *testing.T, listen, origin string) int {
 
 func dialHop(t *testing.T, addr string) net.Conn {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; runtime.Gosched() {
+	for deadline := time.Now().Add(2 * time.Minute); ; runtime.Gosched() {
 		c, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", addr)
 		if err == nil {
 			t.Cleanup(func() { c.Close() })
+			err = c.SetDeadline(time.Now().Add(5 * time.Minute)) // of the whole test
+		}
+		if err == nil {
 			return c
 		}
 		if time.Now().After(deadline) {
