@@ -226,7 +226,10 @@ func statusWord(p *local.PodStatus) string {
 }
 
 func proxyStateOf(p *ads.ProxyStatus, connected bool) ProxyState {
-	s := ProxyState{Connected: connected, Synced: connected}
+	s := ProxyState{Connected: connected, Synced: connected && p.Fault == ""}
+	if p.Fault != "" {
+		s.Rejected = "not told: " + p.Fault
+	}
 	for i := range p.Types {
 		t := &p.Types[i]
 		s.Synced = s.Synced && t.InSync()

@@ -174,7 +174,7 @@ func (c *Client) fallBack() error {
 func (c *Client) inForce(cfg *mesh.NodeConfig) {
 	c.good = cfg
 	c.store.commit()
-	version := c.store.seen.String()
+	version := c.store.inForce().String()
 	c.note(func(s *ClientStatus) { s.Version, s.LastApplied = version, time.Now() })
 }
 

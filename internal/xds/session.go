@@ -213,7 +213,11 @@ func (s *session) settle() error {
 		m := &envoy.DeltaDiscoveryRequest{TypeURL: r.typeURL, ResponseNonce: r.nonce}
 		if err != nil {
 			last = err
-			m.ErrorDetail = &envoy.Status{Code: invalidArgument, Message: cut(err.Error())}
+			code := int32(RefusedWhole)
+			if r.err != nil {
+				code = refusedResource
+			}
+			m.ErrorDetail = &envoy.Status{Code: code, Message: cut(err.Error())}
 		}
 		if err := s.stream.send(m); err != nil {
 			return err
@@ -234,8 +238,16 @@ func (s *session) settle() error {
 	return nil
 }
 
-// invalidArgument is the gRPC code of a refused configuration.
-const invalidArgument = 3
+// The gRPC codes with which a Client refuses a response.
+const (
+	// refusedResource is INVALID_ARGUMENT: the message names resources of the
+	// response that are bad; the others count.
+	refusedResource = 3
+	// RefusedWhole is FAILED_PRECONDITION: the resources are understood, but the
+	// proxy cannot run with all of them together. It tries again with what comes
+	// next, so an acceptance of any later response is one of this response too.
+	RefusedWhole = 9
+)
 
 // cut bounds an error text that goes to the control plane.
 func cut(s string) string {

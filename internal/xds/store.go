@@ -72,6 +72,24 @@ func (s *store) refused() error {
 	return errors.Join(errs...)
 }
 
+// inForce is the fingerprint of what is in force once it is committed: that of the
+// control plane's configuration unless something of it was refused.
+func (s *store) inForce() Fingerprint {
+	f := s.seen
+	for k := range s.entries {
+		for name, e := range s.entries[k] {
+			if e.received == e.version {
+				continue
+			}
+			f.Remove(Kind(k), name, e.received)
+			if e.value != nil {
+				f.Add(Kind(k), name, e.version)
+			}
+		}
+	}
+	return f
+}
+
 func (s *store) remove(k Kind, name string) { s.set(k, name, entry{}) }
 
 func (s *store) set(k Kind, name string, e entry) {

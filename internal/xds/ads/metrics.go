@@ -1,6 +1,10 @@
 package ads
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // serverMetrics are the metrics of pushes under Istio's names
 // (pilot/pkg/xds/monitoring.go), which have no _total suffix.
@@ -55,4 +59,12 @@ func newServerMetrics(version string, connected func() int) *serverMetrics {
 	}, func() float64 { return float64(connected()) })
 	m.registry.MustRegister(proxies, m.pushes, m.rejects, m.size, m.pushTime, m.queueTime, m.convergence, m.errors, m.stuck)
 	return m
+}
+
+// sent counts a response that was written at the given time.
+func (m *serverMetrics) sent(r *response, at time.Time) {
+	kind := r.kind.String()
+	m.pushes.WithLabelValues(kind).Inc()
+	m.size.WithLabelValues(kind).Observe(float64(r.size))
+	m.pushTime.WithLabelValues(kind).Observe(at.Sub(r.planned).Seconds())
 }

@@ -1,6 +1,7 @@
 package ads
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -28,35 +29,46 @@ func (p *proxy) plan() {
 		return
 	}
 	for k, sub := range p.subs {
-		switch {
-		case sub == nil || (!idle && !sub.answer && len(sub.asked) == 0):
-		case p.delta:
-			p.planDelta(sub, xds.Kind(k) != xds.CDS && xds.Kind(k) != xds.EDS)
-		default:
-			p.planWorld(sub)
+		if sub == nil || (!idle && !sub.answer && len(sub.asked) == 0) {
+			continue
 		}
+		p.planType(sub, xds.Kind(k) != xds.CDS && xds.Kind(k) != xds.EDS)
 	}
-	if p.delta && idle {
+	// Of the older protocol, in which a response stands for itself, the answers to
+	// the rest are waited for; incrementally all belongs together.
+	if idle && (p.delta || p.owed() == 0) {
 		for _, k := range [...]xds.Kind{xds.EDS, xds.CDS} {
 			if sub := p.subs[k]; sub != nil {
-				p.planDelta(sub, true)
+				p.planType(sub, true)
 			}
 		}
 	}
-	if !p.changedAt.IsZero() && !p.outdated && p.owed() == 0 {
-		p.server.metrics.convergence.Observe(time.Since(p.changedAt).Seconds())
-		p.changedAt = time.Time{}
+	if !p.outdated && p.owed() == 0 {
+		p.converged()
 	}
 	p.publish()
+}
+
+// converged notes that everything was answered: how long it took, unless the
+// proxy refused something of it.
+func (p *proxy) converged() {
+	if !p.changedAt.IsZero() && !p.refused {
+		p.server.metrics.convergence.Observe(time.Since(p.changedAt).Seconds())
+	}
+	p.changedAt, p.refused = time.Time{}, false
 }
 
 // refresh fetches the newest configuration.
 func (p *proxy) refresh() {
 	at := p.server.lastNotified()
 	resources, err := p.server.fetch(p.node)
-	p.outdated, p.fetched = false, at
+	p.outdated, p.fetched, p.fault = false, at, ""
+	if err != nil && !errors.Is(err, errNone) {
+		p.fault = err.Error()
+	}
+	p.server.fault(p, p.fault)
 	if err != nil {
-		p.server.opts.Log.Debug("proxy has no configuration yet", "node", p.node, "error", err)
+		p.server.opts.Log.Debug("proxy gets no configuration", "node", p.node, "error", err)
 		return
 	}
 	if version := resources.Fingerprint().String(); version != p.version || p.resources == nil {
@@ -68,6 +80,16 @@ func (p *proxy) refresh() {
 			p.changedAt = at
 		}
 	}
+}
+
+// planType queues what the proxy lacks of one type; what is gone is taken away only
+// if removals is set.
+func (p *proxy) planType(sub *subscription, removals bool) {
+	if p.delta {
+		p.planDelta(sub, removals)
+		return
+	}
+	p.planWorld(sub, removals)
 }
 
 // planDelta queues the difference between what the proxy has and what it
@@ -100,7 +122,8 @@ func (p *proxy) planDelta(sub *subscription, removals bool) {
 			n++
 		}
 		m := &envoy.DeltaDiscoveryResponse{SystemVersionInfo: p.version, TypeURL: sub.kind.TypeURL(), Nonce: p.nonce()}
-		for _, r := range changed[:n] {
+		sent := changed[:n]
+		for _, r := range sent {
 			m.Resources = append(m.Resources, &envoy.Resource{
 				Name: r.Name, Version: r.Version, Resource: &envoy.Any{TypeURL: m.TypeURL, Value: r.Body},
 			})
@@ -108,7 +131,7 @@ func (p *proxy) planDelta(sub *subscription, removals bool) {
 		if changed = changed[n:]; len(changed) == 0 {
 			m.RemovedResources = removed
 		}
-		p.send(sub, m, m.Nonce, p.version, size)
+		p.send(sub, m, m.Nonce, awaited{version: p.version, sent: sent, removed: m.RemovedResources}, size)
 		if len(changed) == 0 {
 			return
 		}
@@ -127,9 +150,13 @@ func (sub *subscription) missing(want []xds.Resource) []string {
 	return out
 }
 
-// planWorld queues the full list of a type if it differs from the last one.
-func (p *proxy) planWorld(sub *subscription) {
+// planWorld queues the full list of a type if it differs from the last one;
+// without removals what is gone stays in it for now.
+func (p *proxy) planWorld(sub *subscription, removals bool) {
 	want := sub.wanted(p.resources[sub.kind])
+	if !removals {
+		want = union(sub.wanted(sub.have), want)
+	}
 	var f xds.Fingerprint
 	for i := range want {
 		f.Add(sub.kind, want[i].Name, want[i].Version)
@@ -150,15 +177,13 @@ func (p *proxy) planWorld(sub *subscription) {
 		}
 	}
 	sub.answer, sub.worldSent, sub.have = false, version, want
-	p.send(sub, m, m.Nonce, version, size)
+	p.send(sub, m, m.Nonce, awaited{version: version, sent: want, all: true}, size)
 }
 
-func (p *proxy) send(sub *subscription, m envoy.Message, nonce, version string, size int) {
-	p.queue = append(p.queue, response{m, sub.kind, p.planned})
-	sub.waitFor[nonce] = version
-	sub.status.Sent, sub.status.Nonce = version, nonce
-	p.server.metrics.pushes.WithLabelValues(sub.kind.String()).Inc()
-	p.server.metrics.size.WithLabelValues(sub.kind.String()).Observe(float64(size))
+func (p *proxy) send(sub *subscription, m envoy.Message, nonce string, wait awaited, size int) {
+	p.queue = append(p.queue, response{message: m, kind: sub.kind, size: size, planned: p.planned})
+	sub.waitFor[nonce] = wait
+	sub.status.Sent, sub.status.Nonce = wait.version, nonce
 }
 
 // difference compares two lists sorted by name.

@@ -7,7 +7,11 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3" // to read what is sent
 	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3" // the same
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3" // the same
+	_ "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"    // the same
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -35,7 +39,7 @@ func TestDeltaOrderAndNames(t *testing.T) {
 	socket := socketPath(t)
 	p := newPlane(t, world(2), 0)
 	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
 	if err != nil {
@@ -116,7 +120,7 @@ func TestStateOfTheWorld(t *testing.T) {
 	socket := socketPath(t)
 	p := newPlane(t, world(2), 0)
 	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := generated(t, socket).StreamAggregatedResources(ctx)
 	if err != nil {
@@ -161,12 +165,118 @@ func TestStateOfTheWorld(t *testing.T) {
 	}
 }
 
+// TestNonceOfAnEarlierStream: a client that repeats its last nonce after a
+// reconnection gets what it asks for, not an empty list.
+func TestNonceOfAnEarlierStream(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(3), 0)
+	p.serve(t, socket)
+	w := newWorldStream(t, socket)
+	w.ask(&discoverypb.DiscoveryRequest{Node: &corepb.Node{Id: "odd"}, TypeUrl: xds.CDS.TypeURL(), ResponseNonce: "77", VersionInfo: "old"})
+	w.expect("cds PassthroughCluster svc-0000 svc-0001 svc-0002")
+}
+
+// TestWorldTakesAwayLast: clusters and endpoints stay until the listeners and
+// routes that refer to them are gone and that is acknowledged.
+func TestWorldTakesAwayLast(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(2), 0)
+	p.serve(t, socket)
+	w := newWorldStream(t, socket)
+	for _, k := range []xds.Kind{xds.CDS, xds.EDS, xds.LDS, xds.RDS} {
+		w.ask(&discoverypb.DiscoveryRequest{Node: &corepb.Node{Id: "envoy"}, TypeUrl: k.TypeURL()})
+		w.expect(map[xds.Kind]string{
+			xds.CDS: "cds PassthroughCluster svc-0000 svc-0001", xds.EDS: "eds svc-0000 svc-0001", xds.LDS: "lds 0.0.0.0_80", xds.RDS: "rds 80",
+		}[k])
+		w.ack()
+	}
+	cfg := world(3)
+	cfg.Clusters = slices.Delete(cfg.Clusters, 2, 3) // svc-0001 goes, svc-0002 comes
+	cfg.Endpoints = slices.Delete(cfg.Endpoints, 1, 2)
+	cfg.Routes[0].VirtualHosts = slices.Delete(cfg.Routes[0].VirtualHosts, 1, 2)
+	p.set(cfg)
+	w.expect("cds PassthroughCluster svc-0000 svc-0001 svc-0002")
+	w.ack()
+	w.expect("eds svc-0000 svc-0001 svc-0002")
+	w.ack()
+	w.expect("rds 80")
+	w.ack()
+	w.expect("eds svc-0000 svc-0002")
+	w.ack()
+	w.expect("cds PassthroughCluster svc-0000 svc-0002")
+	w.ack()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Converged(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+// worldStream is a client of the older protocol, in generated code.
+type worldStream struct {
+	t      *testing.T
+	stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	last   *discoverypb.DiscoveryResponse
+}
+
+func newWorldStream(t *testing.T, socket string) *worldStream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	s, err := generated(t, socket).StreamAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &worldStream{t: t, stream: s}
+}
+
+func (w *worldStream) ask(r *discoverypb.DiscoveryRequest) {
+	w.t.Helper()
+	if err := w.stream.Send(r); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *worldStream) ack() {
+	w.t.Helper()
+	w.ask(&discoverypb.DiscoveryRequest{TypeUrl: w.last.GetTypeUrl(), ResponseNonce: w.last.GetNonce(), VersionInfo: w.last.GetVersionInfo()})
+}
+
+// expect receives a response: its type and the names of its resources.
+func (w *worldStream) expect(want string) {
+	w.t.Helper()
+	var err error
+	if w.last, err = w.stream.Recv(); err != nil {
+		w.t.Fatalf("instead of %q: %v", want, err)
+	}
+	k, _ := xds.KindOf(w.last.GetTypeUrl())
+	got := []string{k.String()}
+	for _, r := range w.last.GetResources() {
+		m, err := r.UnmarshalNew()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		name := ""
+		switch m := m.(type) {
+		case interface{ GetClusterName() string }:
+			name = m.GetClusterName()
+		case interface{ GetName() string }:
+			name = m.GetName()
+		}
+		name = strings.TrimPrefix(name, "outbound|80||")
+		got = append(got, strings.TrimSuffix(name, ".default.svc.cluster.local"))
+	}
+	if got := strings.Join(got, " "); got != want {
+		w.t.Fatalf("got %q, want %q", got, want)
+	}
+}
+
 // TestStuckClient: one that answers nothing delays nobody and is cut off.
 func TestStuckClient(t *testing.T) {
 	socket := socketPath(t)
 	p := newPlane(t, world(500), 2*time.Second)
 	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
 	if err != nil {

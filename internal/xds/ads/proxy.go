@@ -36,6 +36,8 @@ type proxy struct {
 	outdated  bool                     // a newer Snapshot exists
 	fetched   time.Time                // of the Notify before the last fetch
 	changedAt time.Time                // when the change behind resources was announced; zero once accepted
+	refused   bool                     // something of what was sent since then
+	fault     string                   // why the newest configuration cannot be told; "" if it can
 	queue     []response               // not handed to the writer yet
 	planned   time.Time                // when plan began last
 	writing   bool                     // the writer has a response
@@ -49,6 +51,7 @@ type proxy struct {
 type response struct {
 	message envoy.Message
 	kind    xds.Kind
+	size    int       // bytes of resources
 	planned time.Time // when it was begun to be worked out
 }
 
@@ -56,11 +59,12 @@ type response struct {
 type subscription struct {
 	kind      xds.Kind
 	all       bool
-	names     map[string]bool // asked for by name
-	asked     []string        // names to be answered even if they do not exist
-	have      []xds.Resource  // what the proxy was told, sorted by name
-	answer    bool            // a response is owed even if it is empty
-	waitFor   map[string]string
+	names     map[string]bool    // asked for by name
+	asked     []string           // names to be answered even if they do not exist
+	have      []xds.Resource     // what the proxy was told, sorted by name
+	answer    bool               // a response is owed even if it is empty
+	waitFor   map[string]awaited // by nonce
+	refusals  refusals
 	status    TypeStatus
 	worldSent string // state of the world: version of the last response
 }
@@ -99,8 +103,8 @@ func (p *proxy) publish() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.status.Node, p.status.Types = p.node, types
-	if !p.outdated && p.owed() == 0 {
+	p.status.Node, p.status.Types, p.status.Fault = p.node, types, p.fault
+	if !p.outdated && p.fault == "" && p.owed() == 0 {
 		p.status.Current = p.fetched
 	}
 }
@@ -135,39 +139,48 @@ func (p *proxy) handle(r *request) error {
 	sub := p.subs[kind]
 	first := sub == nil
 	if first {
-		sub = &subscription{kind: kind, names: map[string]bool{}, waitFor: map[string]string{}, answer: true}
+		sub = &subscription{kind: kind, names: map[string]bool{}, waitFor: map[string]awaited{}, answer: true}
 		sub.status.Kind = kind
 		p.subs[kind] = sub
 	}
-	if r.nonce != "" && !p.answered(sub, r) && !p.delta && r.nonce != sub.status.Nonce {
-		return nil // state of the world: what answers an older response is out of date
+	if r.nonce != "" && !p.answered(sub, r) && !p.delta && r.nonce != sub.status.Nonce && !first {
+		// State of the world: what answers an older response is out of date. The
+		// first request of a type may still bear the nonce of an earlier stream.
+		return nil
 	}
 	if p.delta {
 		sub.subscribe(r, first)
 	} else {
 		sub.restate(r.names, first)
 	}
-	p.publish()
 	return nil
 }
 
 // answered notes what the proxy says about a response; ok is false when the
 // response is not one that is waited for.
 func (p *proxy) answered(sub *subscription, r *request) (ok bool) {
-	version, ok := sub.waitFor[r.nonce]
+	wait, ok := sub.waitFor[r.nonce]
 	if !ok {
 		return false
 	}
 	delete(sub.waitFor, r.nonce)
 	if r.refusal != nil {
 		p.server.metrics.rejects.WithLabelValues(sub.kind.String()).Inc()
-		sub.status.LastError, sub.status.ErrorAt = r.refusal.Message, time.Now()
+		p.refused = true
+		sub.refusals.add(&wait, r.refusal, time.Now())
+		sub.status.LastError, sub.status.ErrorAt = sub.refusals.last()
 		p.server.opts.Log.Error("proxy refuses its configuration and goes on with the one before",
-			"node", p.node, "type", sub.kind.String(), "version", version, "error", r.refusal.Message)
+			"node", p.node, "type", sub.kind.String(), "version", wait.version, "error", r.refusal.Message)
 		return true
 	}
-	sub.status.Acked = version
-	sub.status.LastError, sub.status.ErrorAt = "", time.Time{}
+	sub.status.Acked = wait.version
+	sub.refusals.accept(&wait)
+	for _, each := range p.subs {
+		if each != nil {
+			each.refusals.whole = refusal{}
+			each.status.LastError, each.status.ErrorAt = each.refusals.last()
+		}
+	}
 	return true
 }
 
@@ -199,6 +212,8 @@ func (sub *subscription) subscribe(r *request, first bool) {
 		delete(sub.names, name)
 	}
 	if len(r.unsubscribe) > 0 {
+		sub.refusals.keep(sub.wants)
+		sub.status.LastError, sub.status.ErrorAt = sub.refusals.last()
 		sub.have = slices.DeleteFunc(slices.Clone(sub.have), func(res xds.Resource) bool { return !sub.wants(res.Name) })
 	}
 }

@@ -55,6 +55,7 @@ type Server struct {
 	mu       sync.Mutex
 	proxies  map[*proxy]struct{} // guarded by mu
 	notified time.Time           // of the last Notify; guarded by mu
+	faults   map[*proxy]string   // why the newest configuration of a proxy cannot be told; guarded by mu
 }
 
 // NewServer makes a Server; Serve starts it.
@@ -68,7 +69,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Version == "" {
 		o.Version = mesh.Unknown
 	}
-	s := &Server{opts: o, encoder: xds.NewEncoder(), proxies: map[*proxy]struct{}{}, notified: time.Now()}
+	s := &Server{opts: o, encoder: xds.NewEncoder(), proxies: map[*proxy]struct{}{}, faults: map[*proxy]string{}, notified: time.Now()}
 	s.metrics = newServerMetrics(o.Version, s.connected)
 	return s, nil
 }
@@ -125,6 +126,26 @@ func (s *Server) remove(p *proxy) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.proxies, p)
+	delete(s.faults, p)
+}
+
+// fault notes why the newest configuration of p cannot be told, "" if it can. It
+// is said once, however many proxies it stops.
+func (s *Server) fault(p *proxy, cause string) {
+	s.mu.Lock()
+	known := cause == ""
+	for _, other := range s.faults {
+		known = known || other == cause
+	}
+	if cause == "" {
+		delete(s.faults, p)
+	} else {
+		s.faults[p] = cause
+	}
+	s.mu.Unlock()
+	if !known {
+		s.opts.Log.Error("configuration cannot be told to proxies, they go on with the one before", "node", p.node, "error", cause)
+	}
 }
 
 // ProxyStatus is what the server knows of one connected proxy.
@@ -135,7 +156,10 @@ type ProxyStatus struct {
 	// Current is the last Notify whose configuration the proxy has answered
 	// wholly; zero before the first.
 	Current time.Time
-	Types   []TypeStatus // what it subscribed to, in the order of pushes
+	// Fault is why the newest configuration cannot be told to the proxy at all; ""
+	// if it can, or if there is none.
+	Fault string
+	Types []TypeStatus // what it subscribed to, in the order of pushes
 }
 
 // TypeStatus is the state of one resource type of a proxy.
@@ -144,7 +168,7 @@ type TypeStatus struct {
 	Sent      string    // version last sent
 	Acked     string    // version last accepted
 	Nonce     string    // of the last response
-	LastError string    // what the proxy said when it refused a response; "" after the next accepted one
+	LastError string    // what the proxy said of resources it refused and did not accept or lose since; "" if there are none
 	ErrorAt   time.Time // zero without LastError
 	Resources int       // how many were sent to the proxy and not removed since
 }
@@ -171,7 +195,8 @@ const convergePoll = 10 * time.Millisecond
 
 // Converged returns when every connected proxy has answered for everything that
 // was announced by the last Notify before the call: it has the configuration, or
-// refused it, or there is none for it. At the end of ctx it returns an error that
+// refused it, or there is none for it. One whose configuration cannot be told is
+// behind. At the end of ctx it returns an error that
 // names the proxies that are behind.
 func (s *Server) Converged(ctx context.Context) error {
 	at := s.lastNotified()

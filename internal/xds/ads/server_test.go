@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -22,6 +24,10 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
 )
 
+// patience bounds what takes milliseconds on an idle machine: it only says when a
+// test gives up.
+const patience = 2 * time.Minute
+
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // byValue compares addresses as such.
@@ -34,6 +40,25 @@ var byValue = cmp.Options{
 type plane struct {
 	*ads.Server
 	config atomic.Pointer[mesh.NodeConfig]
+	log    lines
+}
+
+// lines are what the control plane logs.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), s)
 }
 
 // set publishes cfg; nil is none.
@@ -55,7 +80,7 @@ func newPlane(t *testing.T, cfg *mesh.NodeConfig, stuckAfter time.Duration) *pla
 			return nil, errors.New("no configuration yet")
 		},
 		StuckAfter: stuckAfter,
-		Log:        quiet(t),
+		Log:        slog.New(slog.NewTextHandler(io.MultiWriter(&p.log, t.Output()), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +157,7 @@ func (n *node) next(t *testing.T) *mesh.NodeConfig {
 	case cfg := <-n.applied:
 		return cfg
 	case <-t.Context().Done():
-	case <-time.NewTimer(10 * time.Second).C:
+	case <-time.NewTimer(patience).C:
 	}
 	t.Fatalf("nothing is applied; status %+v", n.Status())
 	return nil
@@ -150,7 +175,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	for !ok() {
 		select {

@@ -53,9 +53,6 @@ func TestThousandServices(t *testing.T) {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	t.Logf("full push %v, one endpoint less %v, heap %d MB\n%s", full, delta, m.HeapAlloc>>20, sums(sizes))
-	if delta > 5*time.Second || full > 10*time.Second {
-		t.Errorf("full push %v (at most 10 s), small push %v (at most 5 s on a busy machine)", full, delta)
-	}
 	before, after := sum(t, sizes, "eds"), sum(t, metricsOf(t, p), "eds")
 	if after-before <= 0 || after-before > 10<<10 {
 		t.Errorf("one endpoint less sends %g bytes of endpoints, want at most 10 KiB", after-before)

@@ -94,7 +94,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 				return err
 			}
 			p.writing, progress = false, time.Now()
-			s.metrics.pushTime.WithLabelValues(sent.kind.String()).Observe(progress.Sub(sent.planned).Seconds())
+			s.metrics.sent(&sent, progress)
 		case err := <-readEnd:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -154,16 +154,20 @@ func write(stream grpc.ServerStream, out <-chan envoy.Message) <-chan error {
 	return written
 }
 
-// fetch computes the proxy's resources from the newest configuration.
+// errNone is that the source has no configuration for a proxy yet.
+var errNone = errors.New("no configuration yet")
+
+// fetch computes the proxy's resources from the newest configuration. An error
+// that is not errNone is a fault of the configuration.
 func (s *Server) fetch(node string) (*xds.Resources, error) {
 	cfg, err := s.opts.Config(node)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNone, err)
 	}
 	resources, err := s.encoder.Encode(cfg)
 	if err != nil {
 		s.metrics.errors.Inc()
-		return nil, fmt.Errorf("encode configuration of %s: %w", node, err)
+		return nil, err
 	}
 	return resources, nil
 }

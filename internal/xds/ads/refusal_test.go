@@ -1,0 +1,139 @@
+package ads_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/xds"
+)
+
+// TestRefusedUntilSentAgain: what a proxy refused stays in its status while it
+// accepts other things, until the refused resources are sent again or taken away.
+func TestRefusedUntilSentAgain(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(2), 0)
+	p.serve(t, socket)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(r *discoverypb.DeltaDiscoveryRequest) {
+		t.Helper()
+		r.Node, r.TypeUrl = &corepb.Node{Id: "envoy"}, xds.CDS.TypeURL()
+		if err := s.Send(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// answer accepts the next response, or refuses it with a text, and waits for
+	// what the status says then.
+	answer := func(refusal, lastError string) {
+		t.Helper()
+		m, err := s.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &discoverypb.DeltaDiscoveryRequest{ResponseNonce: m.GetNonce()}
+		if refusal != "" {
+			r.ErrorDetail = &statuspb.Status{Code: 13, Message: refusal}
+		}
+		acked := typeOf(p, xds.CDS).Acked
+		ask(r)
+		eventually(t, "the answer shows", func() bool {
+			ts := typeOf(p, xds.CDS)
+			return ts.LastError == lastError && (refusal != "" || ts.Acked != acked) && ts.InSync() == (lastError == "")
+		})
+	}
+	ask(&discoverypb.DeltaDiscoveryRequest{})
+	answer("", "")
+
+	cfg := world(4)
+	p.set(cfg)
+	bad := "cluster outbound|80||svc-0003.default.svc.cluster.local: no"
+	answer(bad, bad) // svc-0002 is good
+	p.set(world(5))
+	answer("", bad) // svc-0004 has nothing to do with it
+	cfg = world(5)
+	cfg.Clusters[3].ConnectTimeout++
+	p.set(cfg)
+	answer("", bad) // nor has svc-0002
+	cfg = world(5)
+	cfg.Clusters[4].ConnectTimeout++
+	p.set(cfg)
+	answer("", "") // svc-0003 in a newer version
+
+	p.set(world(6))
+	answer("no reason", "no reason") // names nothing: all of it
+	cfg = world(6)
+	cfg.Clusters[1].ConnectTimeout++
+	p.set(cfg)
+	answer("", "no reason")
+	p.set(slimmer(cfg, 3))
+	answer("", "") // all that was refused is taken away
+	if n := strings.Count(metricsOf(t, p), `pilot_total_xds_rejects{type="cds"} 2`); n != 1 {
+		t.Error("two refusals are not counted as such")
+	}
+	// Eight configurations were pushed after the first, of which two were refused.
+	if text := metricsOf(t, p); !strings.Contains(text, "pilot_proxy_convergence_time_count 6\n") {
+		t.Errorf("what was refused counts as converged:\n%s", text)
+	}
+}
+
+// slimmer is cfg with the last services gone, down to n.
+func slimmer(cfg *mesh.NodeConfig, n int) *mesh.NodeConfig {
+	out := *cfg
+	out.Clusters, out.Endpoints = slices.Clone(cfg.Clusters[:n+1]), slices.Clone(cfg.Endpoints[:n])
+	return &out
+}
+
+// TestConfigurationThatCannotBeTold: one invalid object stops every proxy. That
+// is said once, shows in the status of each, and none counts as up to date.
+func TestConfigurationThatCannotBeTold(t *testing.T) {
+	socket := socketPath(t)
+	p := newPlane(t, world(2), 0)
+	p.serve(t, socket)
+	a, b := startClient(t, socket, "a", ""), startClient(t, socket, "b", "")
+	a.wants(t, world(2))
+	b.wants(t, world(2))
+	bad := world(3)
+	bad.Routes[0].VirtualHosts[2].Domains = bad.Routes[0].VirtualHosts[1].Domains
+	p.set(bad)
+	const fault = "encode rds \"80\": virtual host \"svc-0002.default.svc.cluster.local:80\": " +
+		"domain \"svc-0001.default.svc.cluster.local\" is empty or occurs twice"
+	eventually(t, "the fault shows", func() bool {
+		st := p.Status()
+		return len(st) == 2 && st[0].Fault == fault && st[1].Fault == fault
+	})
+	p.Notify()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := p.Converged(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for proxies a, b") {
+		t.Errorf("converged: %v, want to wait for a and b", err)
+	}
+	if n := p.log.count("level=ERROR"); n != 1 {
+		t.Errorf("the fault is said %d times, want once", n)
+	}
+	p.set(world(3))
+	a.wants(t, world(3))
+	b.wants(t, world(3))
+	ctx, cancel = context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := p.Converged(ctx); err != nil {
+		t.Error(err)
+	}
+	for _, st := range p.Status() {
+		if st.Fault != "" {
+			t.Errorf("%s: fault %q after a good configuration", st.Node, st.Fault)
+		}
+	}
+}
