@@ -32,8 +32,9 @@ func newSocketPool(size int) *socketPool {
 	return p
 }
 
-// take waits for a socket. Who has to wait has asked for sockets before, and
-// filling goes on as long as somebody waits: see refill.
+// take waits for a socket. Whoever gets one asks for more: who is about to wait
+// may find the sockets of a filling that took the pool for full, and others wait
+// behind him.
 func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error) {
 	select {
 	case fd := <-p.fds:
@@ -44,6 +45,7 @@ func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error
 	p.refill()
 	select {
 	case fd := <-p.fds:
+		p.refill()
 		return fd, nil
 	case <-gone:
 		return -1, errCaseGone
@@ -53,8 +55,7 @@ func (p *socketPool) take(ctx context.Context, gone <-chan struct{}) (int, error
 }
 
 // refill asks for sockets if few are left. It is called after every taking and
-// after every filling: one filling may serve fewer than those who wait, and
-// while somebody waits the pool is empty.
+// after every filling: one filling may serve fewer than those who wait.
 func (p *socketPool) refill() {
 	if len(p.fds) > cap(p.fds)*3/4 {
 		return
