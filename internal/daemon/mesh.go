@@ -25,7 +25,7 @@ import (
 type IO struct {
 	Stdin    io.Reader // what the file name "-" reads
 	Output   io.Writer // lines of the programs, each prefixed by its pod
-	Progress io.Writer // what happens, for a person
+	Progress io.Writer // what happens, for a person; written to by one goroutine at a time
 	Log      *slog.Logger
 	// Force ends the programs at once, without their grace periods, when it is
 	// closed while the mesh stops. It may be nil.
@@ -34,6 +34,18 @@ type IO struct {
 	// says so, instead of refusing the files; and what to open and to try is
 	// the caller's to say.
 	Demo bool
+}
+
+// oneAtATime is a writer for several goroutines.
+type oneAtATime struct {
+	mu sync.Mutex
+	w  io.Writer // guarded by mu
+}
+
+func (o *oneAtATime) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
 }
 
 // ManifestError is a set of files that cannot be used.
@@ -92,6 +104,7 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 	if stdio.Progress == nil {
 		stdio.Progress = io.Discard
 	}
+	stdio.Progress = &oneAtATime{w: stdio.Progress}
 	if stdio.Log == nil {
 		stdio.Log = slog.New(slog.DiscardHandler)
 	}
