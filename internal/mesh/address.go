@@ -9,10 +9,8 @@ import (
 const (
 	PortAdmin      = 15000 // Envoy-compatible admin
 	PortOutbound   = 15001 // redirected outbound TCP, inside the case
-	PortInbound    = 15006 // first inbound wire port is PortWireBase; 15006 is kept for capture on Kubernetes
 	PortMerged     = 15020 // metrics of the proxy (and later of the program) for scraping
 	PortHealth     = 15021 // /healthz/ready
-	PortDNS        = 15053 // captured DNS, inside the case
 	PortEnvoyStats = 15090 // /stats/prometheus as Envoy has it
 
 	// PortWireBase is the first wire port of a workload. The i-th declared

@@ -20,7 +20,6 @@ const (
 	BlackHoleCluster          = "BlackHoleCluster"
 	InboundPassthroughCluster = "InboundPassthroughCluster"
 	RouteAllowAny             = "allow_any"
-	RouteBlockAll             = "block_all"
 )
 
 // NodeConfig is what one proxy needs of a Snapshot. It corresponds one to one

@@ -14,10 +14,9 @@ const (
 	LatestRevision = "latest"
 	// DefaultCluster is the cluster id of a mesh that was given none.
 	DefaultCluster = "Kubernetes"
-	// DefaultTrustDomain and DefaultDomain are Kubernetes' and Istio's defaults.
-	DefaultTrustDomain = "cluster.local"
-	DefaultDomain      = "cluster.local"
-	DefaultNamespace   = "default"
+	// DefaultDomain and DefaultNamespace are Kubernetes' defaults.
+	DefaultDomain    = "cluster.local"
+	DefaultNamespace = "default"
 )
 
 // Workload is one running replica as the mesh knows it: what Kubernetes calls a
