@@ -22,7 +22,7 @@ func (r *Recorder) Handler() http.Handler {
 			return
 		}
 		if err := r.WriteMetrics(w, f); err != nil {
-			r.o.Log.Debug("write metrics to a scraper", "err", err)
+			r.o.Log.Debug("write metrics to a scraper", "error", err)
 		}
 	})
 }

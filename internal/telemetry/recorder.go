@@ -96,7 +96,7 @@ func (r *Recorder) writeLog(ctx context.Context) {
 		}
 		err := r.log.drain(r.o.AccessLog.Writer, last)
 		if err != nil && !failed {
-			r.o.Log.Warn("write access log: entries are dropped until it works again", "err", err)
+			r.o.Log.Warn("write access log: entries are dropped until it works again", "error", err)
 		}
 		failed = err != nil
 		if last {
