@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/prometheus/common/model"
@@ -95,7 +96,7 @@ type finalSample struct {
 
 func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Labels, now int64) error {
 	var series []finalSample
-	counter := false
+	family, counter := "", false
 	for {
 		entry, err := p.Next()
 		if errors.Is(err, io.EOF) {
@@ -109,7 +110,8 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 		var fh *histogram.FloatHistogram
 		switch entry {
 		case textparse.EntryType:
-			_, kind := p.Type()
+			name, kind := p.Type()
+			family = string(name)
 			counter = kind == model.MetricTypeCounter || kind == model.MetricTypeHistogram
 			continue
 		case textparse.EntrySeries:
@@ -124,6 +126,9 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 		lset := withTargetLabels(exposed, target)
 		if !lset.Has(model.MetricNameLabel) || !lset.IsValid(model.UTF8Validation) {
 			return fmt.Errorf("invalid series %s", lset)
+		}
+		if !inFamily(exposed.Get(model.MetricNameLabel), family) {
+			family, counter = "", false // one without a type
 		}
 		var opts storage.AppendV2Options
 		for e := (exemplar.Exemplar{}); p.Exemplar(&e); e = (exemplar.Exemplar{}) {
@@ -155,6 +160,16 @@ func appendFinal(app storage.AppenderV2, p textparse.Parser, target labels.Label
 		}
 	}
 	return nil
+}
+
+// inFamily reports whether a series of that name belongs to the metric family.
+func inFamily(name, family string) bool {
+	suffix, ok := strings.CutPrefix(name, family)
+	switch suffix {
+	case "", "_total", "_created", "_bucket", "_sum", "_count":
+		return ok
+	}
+	return false
 }
 
 // withTargetLabels adds the target's labels as a scrape with honor_labels does.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -19,9 +20,9 @@ import (
 // damagedDir, below Options.Dir, takes what could not be read.
 const damagedDir = "damaged"
 
-// openDB opens the database, putting aside what keeps it from opening: first
-// single blocks, then the head's chunks (which the write-ahead log holds too),
-// then the write-ahead log.
+// openDB opens the database, putting aside what is damaged and keeps it from
+// opening: first single blocks, then the head's chunks (which the write-ahead log
+// holds too), then the write-ahead log.
 func (s *Store) openDB() error {
 	dir := s.opts.Dir
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -36,10 +37,11 @@ func (s *Store) openDB() error {
 	}
 	// Blocks are tried before the database is, which when it fails over a block
 	// leaves its write-ahead log open.
+	s.dropAside()
 	s.asideBlocks()
 	openErr := s.tryOpen()
 	for _, names := range [][]string{{"chunks_head"}, {"wal", "wbl"}} {
-		if openErr != nil && s.asideHead(names, openErr) {
+		if openErr != nil && !ofThisMoment(openErr) && s.asideHead(names, openErr) {
 			openErr = s.tryOpen()
 		}
 	}
@@ -78,6 +80,38 @@ func (s *Store) tryOpen() error {
 	return err
 }
 
+// ofThisMoment reports whether the machine kept files from being read, and not what
+// is in them: they may be good, and must stay where they are.
+func ofThisMoment(err error) bool {
+	for _, cause := range []syscall.Errno{
+		syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EACCES, syscall.EPERM,
+		syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS,
+	} {
+		if errors.Is(err, cause) {
+			return true
+		}
+	}
+	return false
+}
+
+// dropAside removes what was put aside longer ago than metrics are kept.
+func (s *Store) dropAside() {
+	dir := filepath.Join(s.opts.Dir, damagedDir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // there is none
+	}
+	for _, e := range entries {
+		at, err := strconv.ParseInt(e.Name(), 10, 64)
+		if err != nil || time.Since(time.Unix(0, at)) < s.opts.RetentionTime {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			s.opts.Log.Warn("damaged metrics of long ago not removed", "error", err)
+		}
+	}
+}
+
 // asideBlocks puts aside the blocks that cannot be opened.
 func (s *Store) asideBlocks() {
 	entries, err := os.ReadDir(s.opts.Dir)
@@ -92,7 +126,7 @@ func (s *Store) asideBlocks() {
 		if err == nil {
 			err = block.Close()
 		}
-		if err != nil {
+		if err != nil && !ofThisMoment(err) {
 			s.aside(e.Name(), err)
 		}
 	}

@@ -3,6 +3,7 @@ package metricstore
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/prometheus/model/labels"
@@ -126,7 +127,7 @@ func result(expr string, res *promql.Result) (Result, error) {
 			for _, p := range s.Histograms {
 				series.Points = append(series.Points, Point{time.UnixMilli(p.T), p.H.Count})
 			}
-			out.Series = append(out.Series, series)
+			out.Series = append(out.Series, inOrder(series, len(s.Floats)))
 		}
 	case promql.Scalar:
 		out.Samples = []Sample{{Labels: map[string]string{}, Time: time.UnixMilli(v.T), Value: v.V}}
@@ -136,6 +137,15 @@ func result(expr string, res *promql.Result) (Result, error) {
 		return Result{}, fmt.Errorf("query %q: values of type %s are not supported", expr, parser.DocumentedType(res.Value.Type()))
 	}
 	return out, nil
+}
+
+// inOrder sorts the points of a series by time if it has histograms behind the
+// given number of plain values.
+func inOrder(s Series, floats int) Series {
+	if floats > 0 && floats < len(s.Points) {
+		slices.SortStableFunc(s.Points, func(a, b Point) int { return a.Time.Compare(b.Time) })
+	}
+	return s
 }
 
 func labelMap(l labels.Labels) map[string]string {

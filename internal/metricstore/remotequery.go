@@ -164,7 +164,7 @@ func (r *Remote) result(expr string, v model.Value, warnings v1.Warnings, err er
 			for _, p := range s.Histograms {
 				series.Points = append(series.Points, Point{p.Timestamp.Time(), float64(p.Histogram.Count)})
 			}
-			out.Series = append(out.Series, series)
+			out.Series = append(out.Series, inOrder(series, len(s.Values)))
 		}
 	case *model.Scalar:
 		out.Samples = []Sample{{Labels: map[string]string{}, Time: v.Timestamp.Time(), Value: float64(v.Value)}}
