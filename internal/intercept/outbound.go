@@ -153,6 +153,7 @@ func (l *listeners) close() {
 func (c *Case) acceptLoop(ctx context.Context, l *net.TCPListener) {
 	var relays sync.WaitGroup
 	defer relays.Wait()
+	failed := 0 // times in a row
 	for {
 		tc, err := l.AcceptTCP()
 		if err != nil {
@@ -160,11 +161,17 @@ func (c *Case) acceptLoop(ctx context.Context, l *net.TCPListener) {
 				return
 			}
 			// Out of descriptors or memory: connections wait in the backlog.
-			c.log.Warn("accept from the case", "error", err)
+			if failed++; failed == 1 {
+				c.log.Warn("connections of the case cannot be accepted", "error", err)
+			}
 			if !sleep(ctx, 50*time.Millisecond) {
 				return
 			}
 			continue
+		}
+		if failed > 0 {
+			c.log.Info("connections of the case are accepted again", "tries", failed)
+			failed = 0
 		}
 		conn, err := classify(tc)
 		switch {
