@@ -208,6 +208,7 @@ func (p *program) result(tb testing.TB) (string, intercept.Exit) {
 		tb.Fatalf("read output: %v; stderr %s", err, p.stderr())
 	}
 	within(tb, fmt.Sprintf("program %d to end", p.PID()), p.Done())
+	within(tb, "the end of what it says on stderr", p.errout.done)
 	return string(out), p.Wait()
 }
 
