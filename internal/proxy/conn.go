@@ -65,20 +65,10 @@ type destination struct {
 
 // dial opens a connection to the destination's endpoint within the cluster's
 // connect timeout. Pooled connections are taken with endpoint.Get first.
-//
-// Nothing else needs a stack as deep as this. It has a goroutine of its own, so
-// that the one that serves the connection does with half the memory for as long
-// as the connection lives.
-func (d *destination) dial(ctx context.Context) (up *upstream.Conn, err error) {
+func (d *destination) dial(ctx context.Context) (*upstream.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cluster.ConnectTimeout)
 	defer cancel()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		up, err = d.endpoint.Dial(ctx)
-	}()
-	<-done
-	return up, err
+	return d.endpoint.Dial(ctx)
 }
 
 func (c *conn) init() {

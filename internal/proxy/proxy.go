@@ -227,12 +227,20 @@ func (p *Proxy) programLimits() upstream.Limits {
 // if addr is in the mesh.
 func (p *Proxy) dialPeer(addr netip.AddrPort) upstream.DialFunc {
 	var d net.Dialer
+	var local netip.AddrPort
 	if _, ok := mesh.IndexOf(p.o.Net, addr.Addr()); ok && p.o.Self.IP.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.o.Self.IP, 0))
+		local = netip.AddrPortFrom(p.o.Self.IP, 0)
 		d.Control = portAtConnect
 	}
-	target := addr.String()
-	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", target) }
+	return func(ctx context.Context) (net.Conn, error) {
+		// Not DialContext: what resolves names wants a deeper stack, which the
+		// goroutine of the client's connection would then keep.
+		c, err := d.DialTCP(ctx, "tcp", local, addr)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 }
 
 // portAtConnect lets the kernel choose the source port when it knows the
