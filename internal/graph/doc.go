@@ -8,6 +8,11 @@
 // figures alone where the destination has no proxy. Nothing is counted twice,
 // and an edge without traffic in the window does not exist.
 //
+// Of a request with another flag the metrics do not tell whether it arrived: a
+// client that goes away (DC) or a deadline that ends (UT) while the source's proxy
+// still connects is in istio_requests_total of the source, but not in an edge
+// that has figures of the destination.
+//
 // Counts are exact: they are differences of counter values (increase() with the
 // anchored modifier), not the extrapolation that a plain increase() makes.
 // Counters of new series start with a zero sample at their created timestamp,

@@ -74,7 +74,7 @@ func runGraph(t *testing.T, d *datadriven.TestData, q querier) string {
 	if err != nil {
 		return "error: " + err.Error()
 	}
-	if counting.n > 8 {
+	if counting.n > 5 {
 		t.Errorf("%d queries for one graph", counting.n)
 	}
 	var b strings.Builder

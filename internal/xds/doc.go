@@ -4,8 +4,11 @@
 // It hides how a NodeConfig looks on the wire: which Envoy messages and fields
 // stand for it, how versions and nonces work, and how a connection to the
 // control plane is kept. Encode and Decode are inverse to each other for every
-// valid NodeConfig; a resource that says something this package does not
-// understand is refused, never half understood.
+// valid NodeConfig. A resource with a field or a type of message that Encode never
+// writes is refused. Of the fields that it does write, those that say the same in
+// every resource (the configuration sources, the matches and inspectors of
+// listeners, the load balancing of clusters) are not looked at again: the client
+// is made for a control plane that encodes with this package.
 //
 // The package runs in every proxy and must stay small: linking go-control-plane
 // and grpc-go costs 16 MB of resident memory before the first line runs, linking

@@ -17,7 +17,8 @@ const (
 	maxVariants = 32
 	// maxLists is how many whole lists of one Kind the Encoder recognises.
 	maxLists = 4
-	// keepUnused is how long the Encoder keeps what nobody asks for.
+	// keepUnused is how long the Encoder keeps what nobody asks for while it asks for
+	// other things; a pause ages nothing.
 	keepUnused = time.Minute
 )
 
@@ -38,6 +39,7 @@ type Encoder struct {
 	names     shelf[mesh.Name]
 	described describedList
 	swept     time.Time
+	used      time.Time // last
 }
 
 // NewEncoder makes an Encoder that has seen nothing.
@@ -84,6 +86,7 @@ func (e *Encoder) Encode(cfg *mesh.NodeConfig) (*Resources, error) {
 	defer e.mu.Unlock()
 	now := time.Now()
 	e.sweep(now)
+	e.used = now
 	var out Resources
 	var err error
 	for _, step := range [...]func() error{
@@ -101,12 +104,15 @@ func (e *Encoder) Encode(cfg *mesh.NodeConfig) (*Resources, error) {
 	return &out, nil
 }
 
+// sweep forgets what was not used in the last keepUnused before the last Encode. So
+// the next push, however late it comes, finds what the last one encoded; all
+// proxies get theirs before what they do not use any more is looked at.
 func (e *Encoder) sweep(now time.Time) {
 	if now.Sub(e.swept) < keepUnused/2 {
 		return
 	}
 	e.swept = now
-	before := now.Add(-keepUnused)
+	before := e.used.Add(-keepUnused)
 	e.clusters.sweep(before)
 	e.endpoints.sweep(before)
 	e.listeners.sweep(before)
@@ -173,7 +179,7 @@ type shelf[T any] struct {
 	same   func(a, b *T) bool
 	encode func(*T) (envoy.Message, error)
 
-	items map[string][]*variant[T] // by name
+	items map[string][]*variant[T] // by name, the longest unused first
 	lists []wholeList[T]           // the longest unused first
 }
 
@@ -194,7 +200,8 @@ func (s *shelf[T]) encodeAll(list []T, now time.Time) ([]Resource, error) {
 	for i := range s.lists {
 		if sameList(s.lists[i].source, list) {
 			s.lists[i].used = now
-			return s.lists[i].resources, nil
+			moveToEnd(s.lists, i)
+			return s.lists[len(s.lists)-1].resources, nil
 		}
 	}
 	if len(list) == 0 {
@@ -218,18 +225,27 @@ func (s *shelf[T]) encodeAll(list []T, now time.Time) ([]Resource, error) {
 	return out, nil
 }
 
+// moveToEnd makes list[i] the last of the list and keeps the order of the others.
+func moveToEnd[T any](list []T, i int) {
+	v := list[i]
+	copy(list[i:], list[i+1:])
+	list[len(list)-1] = v
+}
+
 func (s *shelf[T]) encodeOne(item *T, now time.Time) (Resource, error) {
 	name := s.name(item)
 	variants := s.items[name]
-	for _, v := range variants {
+	for i, v := range variants {
 		if v.source == item {
 			v.used = now
+			moveToEnd(variants, i)
 			return v.resource, nil
 		}
 	}
-	for _, v := range variants {
+	for i, v := range variants {
 		if s.same(v.source, item) {
 			v.source, v.used = item, now // lets go of the older snapshot
+			moveToEnd(variants, i)
 			return v.resource, nil
 		}
 	}

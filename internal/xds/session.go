@@ -107,7 +107,7 @@ type reply struct {
 func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
 	c := s.client
 	c.store.forgetRefused()
-	if err := c.subscribe(s.stream); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
 	settle, late, save := stopped(), stopped(), stopped()
@@ -144,6 +144,21 @@ func (s *session) run(incoming <-chan *envoy.DeltaDiscoveryResponse) error {
 			save.Reset(saveAfter)
 		}
 	}
+}
+
+// begin subscribes. A control plane that accepts but does not read must not hold up
+// the start of a proxy; once the last good configuration was tried, there is time.
+func (s *session) begin() error {
+	c := s.client
+	if c.tried {
+		return c.subscribe(s.stream)
+	}
+	giveUp := time.AfterFunc(lastGoodAfter, s.stream.close)
+	err := c.subscribe(s.stream)
+	if late := !giveUp.Stop(); late && err != nil {
+		return fmt.Errorf("control plane does not read: %w", err)
+	}
+	return err
 }
 
 // patience is how long to wait for more after m.

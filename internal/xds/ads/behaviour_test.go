@@ -293,6 +293,29 @@ func TestStartWithoutControlPlane(t *testing.T) {
 	n.wants(t, world(4)) // from the control plane
 }
 
+// TestControlPlaneDoesNotRead: one that is stopped while it accepts does not hold up
+// the start of a proxy that has more to say than fits.
+func TestControlPlaneDoesNotRead(t *testing.T) {
+	socket, lastGood := socketPath(t), filepath.Join(t.TempDir(), "last")
+	p := newPlane(t, world(1000), 0)
+	stop := p.serve(t, socket)
+	n := startClient(t, socket, "node", lastGood)
+	n.wants(t, world(1000))
+	n.stop()
+	stop()
+	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close() // nobody accepts: the kernel does
+	n = startClient(t, socket, "node", lastGood)
+	select {
+	case <-n.applied:
+	case <-time.NewTimer(20 * time.Second).C: // its pings notice after 30 s
+		t.Error("the last configuration is not in force after 20 s")
+	}
+}
+
 // TestConnectedButUnknown: the control plane is there but does not know the
 // proxy yet; the last good configuration serves meanwhile.
 func TestConnectedButUnknown(t *testing.T) {

@@ -71,7 +71,6 @@ func (*AggregatedConfigSource) visit(*visitor) {}
 // Node identifies a proxy.
 type Node struct {
 	ID       string
-	Cluster  string
 	Metadata *Struct
 }
 
@@ -80,21 +79,39 @@ func (*Node) FullName() string { return "envoy.config.core.v3.Node" }
 
 func (n *Node) visit(v *visitor) {
 	v.str(1, "id", &n.ID)
-	v.str(2, "cluster", &n.Cluster)
 	message(v, 3, "metadata", &n.Metadata)
 }
 
 // known makes an empty message of each type that may stand in an Any; nil for
 // others.
 func known(fullName string) Message {
-	for _, m := range [...]Message{
-		&Listener{}, &RouteConfiguration{}, &Cluster{}, &ClusterLoadAssignment{}, &Workload{}, &NameTable{},
-		&HTTPConnectionManager{}, &TCPProxy{}, &Router{}, &TLSInspector{}, &HTTPInspector{}, &OriginalDst{},
-		&HTTPProtocolOptions{}, &VitrineWorkload{},
-	} {
-		if m.FullName() == fullName {
-			return m
-		}
+	switch fullName {
+	case (*Listener)(nil).FullName():
+		return &Listener{}
+	case (*RouteConfiguration)(nil).FullName():
+		return &RouteConfiguration{}
+	case (*Cluster)(nil).FullName():
+		return &Cluster{}
+	case (*ClusterLoadAssignment)(nil).FullName():
+		return &ClusterLoadAssignment{}
+	case (*Workload)(nil).FullName():
+		return &Workload{}
+	case (*NameTable)(nil).FullName():
+		return &NameTable{}
+	case (*HTTPConnectionManager)(nil).FullName():
+		return &HTTPConnectionManager{}
+	case (*TCPProxy)(nil).FullName():
+		return &TCPProxy{}
+	case (*Router)(nil).FullName():
+		return &Router{}
+	case (*TLSInspector)(nil).FullName():
+		return &TLSInspector{}
+	case (*HTTPInspector)(nil).FullName():
+		return &HTTPInspector{}
+	case (*HTTPProtocolOptions)(nil).FullName():
+		return &HTTPProtocolOptions{}
+	case (*VitrineWorkload)(nil).FullName():
+		return &VitrineWorkload{}
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
-	originaldstpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
 	tlsinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	managerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcppb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -34,7 +33,7 @@ func twins() map[Message]proto.Message {
 		&ConfigSource{}: &corepb.ConfigSource{}, &AggregatedConfigSource{}: &corepb.AggregatedConfigSource{}, &Node{}: &corepb.Node{},
 		&Listener{}: &listenerpb.Listener{}, &FilterChain{}: &listenerpb.FilterChain{}, &FilterChainMatch{}: &listenerpb.FilterChainMatch{},
 		&Filter{}: &listenerpb.Filter{}, &ListenerFilter{}: &listenerpb.ListenerFilter{},
-		&TLSInspector{}: &tlsinspectorpb.TlsInspector{}, &HTTPInspector{}: &httpinspectorpb.HttpInspector{}, &OriginalDst{}: &originaldstpb.OriginalDst{},
+		&TLSInspector{}: &tlsinspectorpb.TlsInspector{}, &HTTPInspector{}: &httpinspectorpb.HttpInspector{},
 		&HTTPConnectionManager{}: &managerpb.HttpConnectionManager{}, &RDS{}: &managerpb.Rds{}, &HTTPFilter{}: &managerpb.HttpFilter{},
 		&Router{}: &routerpb.Router{}, &TCPProxy{}: &tcppb.TcpProxy{},
 		&RouteConfiguration{}: &routepb.RouteConfiguration{}, &VirtualHost{}: &routepb.VirtualHost{}, &Route{}: &routepb.Route{},
@@ -125,7 +124,7 @@ func samples() map[Message]proto.Message {
 			},
 		}}}: &routepb.RouteConfiguration{},
 		&DeltaDiscoveryRequest{
-			Node: &Node{ID: "n", Cluster: "c", Metadata: &Struct{}}, TypeURL: "t", Subscribe: []string{"", "a"}, Unsubscribe: []string{"b"},
+			Node: &Node{ID: "n", Metadata: &Struct{}}, TypeURL: "t", Subscribe: []string{"", "a"}, Unsubscribe: []string{"b"},
 			InitialResourceVersions: map[string]string{"a": "1", "": ""}, ResponseNonce: "2", ErrorDetail: &Status{Code: -1, Message: long},
 		}: &discoverypb.DeltaDiscoveryRequest{},
 		&DeltaDiscoveryResponse{

@@ -6,7 +6,6 @@ type Workload struct {
 	Name              string
 	Namespace         string
 	Addresses         [][]byte // 4 or 16 bytes each
-	TrustDomain       string   // "" is the mesh's
 	ServiceAccount    string   // "" is default
 	CanonicalName     string
 	CanonicalRevision string
@@ -44,7 +43,6 @@ func (w *Workload) visit(v *visitor) {
 	v.str(1, "name", &w.Name)
 	v.str(2, "namespace", &w.Namespace)
 	v.byteSlices(3, "addresses", &w.Addresses)
-	v.str(6, "trust_domain", &w.TrustDomain)
 	v.str(7, "service_account", &w.ServiceAccount)
 	v.str(10, "canonical_name", &w.CanonicalName)
 	v.str(11, "canonical_revision", &w.CanonicalRevision)

@@ -117,15 +117,6 @@ func (*HTTPInspector) FullName() string {
 }
 func (*HTTPInspector) visit(*visitor) {}
 
-// OriginalDst restores the address a redirected connection was going to.
-type OriginalDst struct{}
-
-// FullName implements Message.
-func (*OriginalDst) FullName() string {
-	return "envoy.extensions.filters.listener.original_dst.v3.OriginalDst"
-}
-func (*OriginalDst) visit(*visitor) {}
-
 // HTTPConnectionManager handles HTTP connections, with routes from RDS or its own.
 type HTTPConnectionManager struct {
 	StatPrefix  string
