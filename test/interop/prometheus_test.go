@@ -81,18 +81,20 @@ func TestRealPrometheusAsStore(t *testing.T) {
 			return err
 		})
 	}
-	// Histograms and targets arrive too.
-	for _, q := range []string{
-		`sum(istio_request_duration_milliseconds_bucket{reporter="source",source_workload="caller",le="+Inf",response_code="200"})`,
-		`sum(istio_request_bytes_count{reporter="destination",destination_workload="web",response_code="200"})`,
+	// Histograms, the other side's counters and targets arrive too; the proxies are
+	// scraped one after the other.
+	for q, want := range map[string]string{
+		`sum(istio_request_duration_milliseconds_bucket{reporter="source",source_workload="caller",le="+Inf",response_code="200"})`: "100",
+		`sum(istio_request_bytes_count{reporter="destination",destination_workload="web",response_code="200"})`:                     "100",
+		`count(up == 1)`: strconv.Itoa(len(services) + 3),
 	} {
-		got, err := scalar(t, base, q)
-		if err != nil || got != "100" {
-			t.Errorf("%s = %s, %v; want 100", q, got, err)
-		}
-	}
-	if got, err := scalar(t, base, `count(up == 1)`); err != nil || got != strconv.Itoa(len(services)+3) {
-		t.Errorf("%s targets up, %v; want %d", got, err, len(services)+3)
+		meshtest.Eventually(t, func() error {
+			got, err := scalar(t, base, q)
+			if err == nil && got != want {
+				err = fmt.Errorf("%s is %s, want %s", q, got, want)
+			}
+			return err
+		})
 	}
 
 	out, err := m.cli(t, "query", requests)
