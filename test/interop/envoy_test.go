@@ -5,6 +5,7 @@ package interop
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -144,13 +145,23 @@ func (e *envoy) ask(http2 bool, dst, host string) (string, error) {
 	var p http.Protocols
 	p.SetHTTP1(!http2)
 	p.SetUnencryptedHTTP2(http2)
-	tr := &http.Transport{Protocols: &p, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return e.dial(ctx, dst)
-	}}
+	return e.do(&http.Transport{Protocols: &p}, dst, "http://"+host+"/")
+}
+
+// askTLS is ask over TLS that offers http/1.1, as curl and browsers do.
+func (e *envoy) askTLS(dst, host string) (string, error) {
+	return e.do(&http.Transport{TLSClientConfig: &tls.Config{
+		InsecureSkipVerify: true, //nolint:gosec // the certificate is the test's
+		NextProtos:         []string{"http/1.1"},
+	}}, dst, "https://"+host+"/")
+}
+
+func (e *envoy) do(tr *http.Transport, dst, address string) (string, error) {
+	tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx, dst) }
 	defer tr.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(e.t.Context(), 10*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+"/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return "", err
 	}
@@ -166,8 +177,9 @@ func (e *envoy) ask(http2 bool, dst, host string) (string, error) {
 // TestEnvoyRunsFromOurADS: a real Envoy takes the whole configuration of a
 // workload, refuses nothing, and reaches every kind of port with it.
 func TestEnvoyRunsFromOurADS(t *testing.T) {
-	m := startMesh(t, shop(t))
+	m := startMesh(t, shop(t), "--watch")
 	box := m.pod(t, "box")
+	outside := startOutside(t)
 	node := "sidecar~" + box.IP + "~" + box.Name + ".default~default.svc.cluster.local"
 	for _, api := range []string{"GRPC", "DELTA_GRPC"} {
 		t.Run(api, func(t *testing.T) {
@@ -216,6 +228,16 @@ func TestEnvoyRunsFromOurADS(t *testing.T) {
 			if line, err := bufio.NewReader(c).ReadString('\n'); line != "hello\n" {
 				t.Errorf("echo: %q, %v", line, err)
 			}
+			for dst, want := range map[string]string{
+				vip(7000, "ratings"): "200 ratings HTTP/1.1 ratings:7000",
+				outside:              "200 outside HTTP/1.1 ratings:7000",
+			} {
+				if got, err := e.askTLS(dst, "ratings:7000"); got != want || err != nil {
+					t.Errorf("TLS to %s: %q, %v; want %q", dst, got, err, want)
+				}
+			}
+			checkChange(t, m, e)
+			checkRefused(t, m, e)
 		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,8 +61,13 @@ func call(address string) {
 	os.Exit(0)
 }
 
-// serveOrigin answers HTTP/1.1 and h2c on 7000, 8080 and 8081 and echoes bytes on 9000.
+// serveOrigin answers HTTP/1.1 and h2c on 7000, 8080 and 8081, TLS on 7000, too, and
+// echoes bytes on 9000.
 func serveOrigin(name string) error {
+	secure, err := serverTLS()
+	if err != nil {
+		return err
+	}
 	echo, err := net.Listen("tcp", ":9000")
 	if err != nil {
 		return err
@@ -93,6 +99,9 @@ func serveOrigin(name string) error {
 		if err != nil {
 			return err
 		}
+		if addr == ":7000" {
+			ln = &eitherListener{Listener: ln, secure: secure}
+		}
 		go func() { failed <- s.Serve(ln) }()
 	}
 	return <-failed
@@ -104,14 +113,14 @@ var services = []string{"web", "cart", "catalog", "ratings", "checkout", "paymen
 // shop is the YAML of the mesh: every service has an HTTP port, a TCP port, one
 // for HTTP/2 and one that does not say what it speaks. box is a workload
 // without ports.
-func shop(t *testing.T) string {
+func shop(t *testing.T, more ...string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for _, name := range append([]string{"box"}, services...) {
+	for _, name := range slices.Concat([]string{"box"}, services, more) {
 		ports, command := "[{containerPort: 8080}, {containerPort: 7000}, {containerPort: 8081}, {containerPort: 9000}]", fmt.Sprintf("[%q, %s, %s]", self, originArg, name)
 		probe := "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
 		if name == "box" {
@@ -198,6 +207,7 @@ func start(t *testing.T, grace time.Duration, name string, args ...string) {
 
 // meshRun is a running mesh.
 type meshRun struct {
+	file   string // its YAML
 	runDir string
 	client *daemon.Client
 	status daemon.Status
@@ -215,7 +225,7 @@ func startMesh(t *testing.T, yaml string, args ...string) *meshRun {
 	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m := &meshRun{runDir: filepath.Join(dir, "run")}
+	m := &meshRun{file: file, runDir: filepath.Join(dir, "run")}
 	start(t, time.Minute, tool(t, "vitrine"), append([]string{
 		"up", "-f", file, "--run-dir", m.runDir, "--data-dir", filepath.Join(dir, "data"), "--scrape-interval", "500ms",
 		"--prometheus-addr", "127.0.0.1:0", "--control-addr", "127.0.0.1:0",
