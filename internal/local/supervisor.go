@@ -136,6 +136,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	if err := s.adopt(ctx); err != nil {
 		return fmt.Errorf("look for running pods: %w", err)
 	}
+	s.resume()
 	close(s.surveyed)
 	keepers.Go(func() { s.copyOutput(ctx) })
 	for {
@@ -191,6 +192,17 @@ func (s *Supervisor) Apply(sets []mesh.WorkloadSet) error {
 	s.sets, s.applied = next, true
 	s.wake()
 	return nil
+}
+
+// resume makes what was declared before the running pods were known agree with
+// the restarts that they were made for.
+func (s *Supervisor) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for k, w := range s.sets {
+		w.restartedAt = max(w.restartedAt, s.restartedAt(k))
+		w.hash = templateHash(&w.set, w.restartedAt)
+	}
 }
 
 // restartedAt is the latest restart that a set's running pods were made for, so
