@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -60,7 +61,7 @@ func checkChange(t *testing.T, m *meshRun, e *envoy) {
 		}
 		text, err := get(t, e.admin+"/clusters")
 		if err == nil && strings.Contains(text, "late.default") {
-			err = fmt.Errorf("the clusters of late are still there")
+			err = errors.New("the clusters of late are still there")
 		}
 		return err
 	})
