@@ -70,7 +70,7 @@ func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, cont
 		return nil
 	}
 	if len(s.logSources(o)) == 0 && !o.Follow {
-		return fmt.Errorf("no logs of %s: see `vitrine ps`", strings.Join(o.Targets, ", "))
+		return fmt.Errorf("no logs of %s (programs of `vitrine run` write to their own terminal, -c istio-proxy shows their proxy's log): see `vitrine ps`", strings.Join(o.Targets, ", "))
 	}
 	if err := poll(true); err != nil || !o.Follow {
 		return err
@@ -98,7 +98,9 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 	s.mu.Lock()
 	for _, p := range s.pods {
 		w := &p.boot.Workload
-		if p.boot.LogDir == "" || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return matches(t, w) }) {
+		// A program in the foreground writes to its own terminal.
+		ownTerminal := p.boot.Foreground && o.Container != pod.ProxyContainer
+		if p.boot.LogDir == "" || ownTerminal || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return matches(t, w) }) {
 			continue
 		}
 		add := func(container string) {

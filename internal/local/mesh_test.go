@@ -32,17 +32,22 @@ var binaries struct {
 	net              uint8
 }
 
-// freeNet is a network byte that nobody uses, neither another mesh nor what a
-// test that died has left.
-func freeNet() (uint8, error) {
-	var err error
+// claimNet finds a network byte that nobody uses, neither another mesh nor what a
+// test that died has left, and keeps other runs of these tests from taking it
+// until release, in the way of a mesh: by its address 1.
+func claimNet() (n uint8, release func(), err error) {
 	for n := uint8(100); n < 200; n++ {
-		var l net.Listener
-		if l, err = net.Listen("tcp", netip.AddrPortFrom(mesh.IP(n, 2), mesh.PortAdmin).String()); err == nil {
-			return n, l.Close()
+		claim, err := net.Listen("tcp", netip.AddrPortFrom(mesh.IP(n, 1), mesh.PortAdmin).String())
+		if err != nil {
+			continue
 		}
+		if first, err := net.Listen("tcp", netip.AddrPortFrom(mesh.IP(n, 2), mesh.PortAdmin).String()); err == nil {
+			first.Close()
+			return n, func() { claim.Close() }, nil
+		}
+		claim.Close()
 	}
-	return 0, fmt.Errorf("no free network: %w", err)
+	return 0, nil, errors.New("all networks are in use")
 }
 
 func TestMain(m *testing.M) {
@@ -86,10 +91,12 @@ func buildAndRun(m *testing.M) (int, error) {
 	}
 	binaries.proxy = filepath.Join(binaries.dir, "vitrine-proxy")
 	binaries.self = filepath.Join(binaries.dir, "program")
-	var err error
-	if binaries.net, err = freeNet(); err != nil {
+	n, release, err := claimNet()
+	if err != nil {
 		return 0, err
 	}
+	defer release()
+	binaries.net = n
 	code := m.Run()
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

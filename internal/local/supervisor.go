@@ -339,9 +339,6 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 		AccessLog:  s.o.AccessLog,
 		EvictAfter: s.o.EvictAfter,
 	}
-	if boot.Foreground {
-		boot.LogDir = ""
-	}
 	if _, err := boot.Write(); err != nil {
 		s.o.Release(key)
 		return nil, errors.Join(err, os.RemoveAll(boot.RunDir))

@@ -139,19 +139,21 @@ type logs struct {
 }
 
 func openLog(b *pod.Bootstrap, level *slog.LevelVar) (l logs, done func(), err error) {
-	least := b.LogLevel
-	if least == "" && b.Foreground {
-		least = "warn"
-	}
-	if least != "" {
-		if err := level.UnmarshalText([]byte(least)); err != nil {
+	if b.LogLevel != "" {
+		if err := level.UnmarshalText([]byte(b.LogLevel)); err != nil {
 			return l, nil, fmt.Errorf("log level: %w", err)
 		}
 	}
 	var w io.Writer = os.Stderr
 	done = func() {}
-	if !b.Foreground && b.LogDir != "" {
+	if b.LogDir != "" {
+		if err := os.MkdirAll(b.LogDir, 0o700); err != nil {
+			return l, nil, fmt.Errorf("make log directory: %w", err)
+		}
 		file, err := pod.OpenLog(b.LogDir, pod.ProxyContainer, func(f *os.File) {
+			if b.Foreground {
+				return // standard output and error are the program's
+			}
 			// What the Go runtime and the agent write goes to the file, too.
 			_ = unix.Dup3(int(f.Fd()), 1, 0)
 			_ = unix.Dup3(int(f.Fd()), 2, 0)
