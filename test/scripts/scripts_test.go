@@ -111,7 +111,7 @@ esac
 	e.Setenv("REAL", prefix+bins.Path("vitrine"))
 	e.Setenv("PATH", bin+":"+filepath.Join(bins.Root, "bin")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	e.Defer(func() {
-		err := until(meshtest.Patience, func() error { return errors.Join(left(dir)...) })
+		err := until(time.Minute, func() error { return errors.Join(left(dir)...) })
 		if err != nil {
 			for _, err := range left(dir) {
 				if p, ok := errors.AsType[strayError](err); ok {
