@@ -30,10 +30,25 @@ func (m *Mesh) follow(ctx context.Context) error {
 // awaitUnlisted waits until every connected proxy has answered for a snapshot in
 // which the workload is not ready.
 func (m *Mesh) awaitUnlisted(ctx context.Context, key string) error {
+	return m.awaitKnown(ctx, "not ready", key, func(w *mesh.Workload) bool { return w == nil || !w.Ready })
+}
+
+// awaitListed waits until every connected proxy has answered for a snapshot that
+// has the workload: what it sends before would be counted as of an unknown source.
+func (m *Mesh) awaitListed(ctx context.Context, key string) error {
+	return m.awaitKnown(ctx, "new", key, func(w *mesh.Workload) bool { return w != nil })
+}
+
+// awaitKnown waits for the answers to the first snapshot in which is holds of the
+// workload, nil if it is not there.
+func (m *Mesh) awaitKnown(ctx context.Context, what, key string, is func(*mesh.Workload) bool) error {
 	var version uint64
 	for s := range m.plane.Watch(ctx) {
-		i := slices.IndexFunc(s.Workloads, func(w mesh.Workload) bool { return w.Key() == key })
-		if i < 0 || !s.Workloads[i].Ready {
+		var w *mesh.Workload
+		if i := slices.IndexFunc(s.Workloads, func(w mesh.Workload) bool { return w.Key() == key }); i >= 0 {
+			w = &s.Workloads[i]
+		}
+		if is(w) {
 			version = s.Version
 			break
 		}
@@ -44,7 +59,7 @@ func (m *Mesh) awaitUnlisted(ctx context.Context, key string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("wait until %s is announced as not ready: %w", key, ctx.Err())
+			return fmt.Errorf("wait until %s is announced as %s: %w", key, what, ctx.Err())
 		}
 	}
 	return m.xds.Converged(ctx)

@@ -153,3 +153,33 @@ func TestRemove(t *testing.T) {
 		t.Errorf("sets %+v, want load alone; before %+v", m.objs.Sets, objs.Sets)
 	}
 }
+
+// A program of `vitrine run` starts when the snapshot that has it was announced,
+// and not before.
+func TestAwaitListed(t *testing.T) {
+	m := serving(t)
+	known := make(chan error, 1)
+	go func() { known <- m.awaitListed(t.Context(), "default/client") }()
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := m.awaitListed(gone, "default/client"); err == nil || !strings.Contains(err.Error(), "default/client is announced as new") {
+		t.Errorf("a workload that nobody has: %v", err)
+	}
+	select {
+	case err := <-known:
+		t.Fatalf("known before it is there: %v", err)
+	default:
+	}
+	m.plane.SetWorkload(mesh.Workload{Namespace: "default", Name: "client", IP: mesh.IP(m.net, 9), CaseIP: mesh.CaseIP4(9)})
+	if err := <-known; err != nil {
+		t.Error(err)
+	}
+	version := uint64(0)
+	for s := range m.plane.Watch(t.Context()) {
+		version = s.Version
+		break
+	}
+	if m.announced.Load() < version {
+		t.Errorf("version %d was announced, want %d", m.announced.Load(), version)
+	}
+}

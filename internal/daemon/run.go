@@ -20,6 +20,10 @@ type registration struct {
 	service mesh.Service
 }
 
+// listedWait is how long a program waits for other proxies to learn of it. They
+// need milliseconds, or seconds while everything changes.
+const listedWait = 3 * time.Second
+
 // gracePeriod is what a program has between SIGTERM and SIGKILL, Kubernetes'
 // default.
 const gracePeriod = 30 * time.Second
@@ -47,6 +51,11 @@ func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error)
 	m.runs[w.Key()] = registration{service: service}
 	m.plane.SetServices("run", m.runServices())
 	m.mu.Unlock()
+	limit, cancel := context.WithTimeout(ctx, listedWait)
+	defer cancel()
+	if err := m.awaitListed(limit, w.Key()); err != nil { // a proxy that hangs must not keep the program
+		m.io.Log.WarnContext(ctx, "program starts although not every proxy knows it", "pod", w.Key(), "error", err)
+	}
 	return RunResponse{Pod: w.Name, Namespace: w.Namespace, IP: w.IP.String(), Bootstrap: bootstrap}, nil
 }
 
