@@ -71,7 +71,9 @@ func decodeChains(m *envoy.Listener, l *mesh.Listener) error {
 		}
 		switch f := chain.Filters[0].TypedConfig.(type) {
 		case *envoy.TCPProxy:
-			l.Cluster = f.Cluster
+			if err := leadsTo(l, f.Cluster); err != nil {
+				return err
+			}
 		case *envoy.HTTPConnectionManager:
 			if err := decodeManager(f, l); err != nil {
 				return err
@@ -80,6 +82,15 @@ func decodeChains(m *envoy.Listener, l *mesh.Listener) error {
 			return unsupported("network filter %q", chain.Filters[0].Name)
 		}
 	}
+	return nil
+}
+
+// leadsTo notes the cluster of a filter chain, which all chains of a listener share.
+func leadsTo(l *mesh.Listener, cluster string) error {
+	if l.Cluster != "" && l.Cluster != cluster {
+		return unsupported("filter chains that lead to %q and %q", l.Cluster, cluster)
+	}
+	l.Cluster = cluster
 	return nil
 }
 
@@ -99,8 +110,7 @@ func decodeManager(f *envoy.HTTPConnectionManager, l *mesh.Listener) error {
 			return err
 		}
 		if len(routes.VirtualHosts) == 1 && len(routes.VirtualHosts[0].Routes) == 1 && len(routes.VirtualHosts[0].Routes[0].Clusters) == 1 {
-			l.Cluster = routes.VirtualHosts[0].Routes[0].Clusters[0].Cluster
-			return nil
+			return leadsTo(l, routes.VirtualHosts[0].Routes[0].Clusters[0].Cluster)
 		}
 	}
 	return unsupported("routes of a %s listener", map[mesh.Direction]string{mesh.Outbound: "outbound", mesh.Inbound: "inbound"}[l.Direction])

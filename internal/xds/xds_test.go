@@ -258,6 +258,25 @@ func TestDecodeRefusesWhatItDoesNotSupport(t *testing.T) {
 	}
 }
 
+// TestDecodeRefusesTwoClusters: HTTP and the rest of one port of a workload go to
+// one program.
+func TestDecodeRefusesTwoClusters(t *testing.T) {
+	inbound := mesh.Listener{
+		Name: "127.77.0.2_15100", Direction: mesh.Inbound, Address: netip.MustParseAddrPort("127.77.0.2:15100"), Bind: true, Cluster: "inbound|1||",
+	}
+	body := mustEncode(t, &mesh.NodeConfig{Listeners: []mesh.Listener{inbound}})[LDS][0].Body
+	if err := newStore().put(LDS, inbound.Name, "v", body); err != nil {
+		t.Fatal(err)
+	}
+	body = bytes.Clone(body)
+	i := bytes.LastIndex(body, []byte(inbound.Cluster)) // of the last chain
+	copy(body[i:], "inbound|3||")
+	want := `lds "127.77.0.2_15100": not supported: filter chains that lead to "inbound|1||" and "inbound|3||"`
+	if err := newStore().put(LDS, inbound.Name, "v", body); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 func mustEncode(t *testing.T, cfg *mesh.NodeConfig) *Resources {
 	t.Helper()
 	r, err := Encode(cfg)
