@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"syscall"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/route"
@@ -83,6 +84,7 @@ func (c *conn) serve(ctx context.Context) {
 	if !c.refresh() {
 		return
 	}
+	c.acquaint(ctx)
 	switch c.target.protocol {
 	case mesh.ProtocolHTTP, mesh.ProtocolHTTP2, mesh.ProtocolGRPC:
 		c.serveHTTP(ctx)
@@ -90,6 +92,31 @@ func (c *conn) serve(ctx context.Context) {
 		c.serveUnknown(ctx)
 	default:
 		c.serveTCP(ctx)
+	}
+}
+
+// acquaintTime is how long a caller with an address of the mesh may be unknown.
+// News of a workload reaches its own proxy and ours at nearly the same time, and
+// a program that calls at once may be the first to arrive.
+const acquaintTime = time.Second
+
+// acquaint waits for the configuration that names the caller, if there must be
+// one soon: who is not known is counted as unknown.
+func (c *conn) acquaint(ctx context.Context) {
+	if _, ours := mesh.IndexOf(c.p.o.Net, c.source.Addr()); !ours || c.dir != mesh.Inbound || c.peer != nil {
+		return
+	}
+	timer := time.NewTimer(acquaintTime)
+	defer timer.Stop()
+	for c.peer == nil {
+		select {
+		case <-c.snap.superseded:
+			c.refresh()
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

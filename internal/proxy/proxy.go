@@ -83,6 +83,7 @@ func (p *Proxy) Apply(cfg *mesh.NodeConfig) error {
 	}
 	p.snap.Store(next)
 	if prev != nil {
+		close(prev.superseded)
 		for name, old := range prev.clusters {
 			var kept *upstream.Cluster
 			if now := next.clusters[name]; now != nil {

@@ -32,6 +32,8 @@ type snapshot struct {
 	byVIP map[netip.AddrPort]*cluster   // the ports of services, by virtual IP
 	byIP  map[netip.Addr]*mesh.Workload // by mesh IP and both case IPs
 	byKey map[string]*mesh.Workload
+
+	superseded chan struct{} // closed when a newer snapshot is in force
 }
 
 // listener is a mesh.Listener with its names resolved.
@@ -62,6 +64,7 @@ func (p *Proxy) compile(cfg *mesh.NodeConfig, prev *snapshot) (*snapshot, error)
 		config: cfg, clusters: make(map[string]*cluster, len(cfg.Clusters)),
 		exact: map[netip.AddrPort]*listener{}, byPort: map[uint16]*listener{},
 		byIP: map[netip.Addr]*mesh.Workload{}, byKey: map[string]*mesh.Workload{},
+		superseded: make(chan struct{}),
 	}
 	for i := range cfg.Workloads {
 		w := &cfg.Workloads[i]
