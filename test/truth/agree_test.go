@@ -1,6 +1,7 @@
 package truth
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
@@ -139,6 +140,10 @@ func (b *books) rest(live int) {
 		if err != nil {
 			return err
 		}
+		if err := exposed(samples, "vitrine_requests_in_flight", "vitrine_connections_open",
+			"vitrine_telemetry_double_finish_total", "vitrine_telemetry_unattributed_total"); err != nil {
+			return err
+		}
 		for _, s := range samples {
 			if s.Labels["__name__"] == "vitrine_requests_in_flight" && s.Value != 0 {
 				return fmt.Errorf("%s has %v requests under way, %s", s.Labels["pod"], s.Value, s.Labels["direction"])
@@ -150,6 +155,32 @@ func (b *books) rest(live int) {
 		}
 		return nil
 	})
+}
+
+// exposed wants each metric of every proxy: what is not there would count as 0.
+func exposed(samples []meshtest.Sample, names ...string) error {
+	has := map[string]map[string]bool{} // pod to metric
+	for _, s := range samples {
+		name, pod := s.Labels["__name__"], s.Labels["pod"]
+		if !strings.HasPrefix(name, "vitrine_") {
+			continue // of other metrics pod may be a label of their own
+		}
+		if has[pod] == nil {
+			has[pod] = map[string]bool{}
+		}
+		has[pod][name] = true
+	}
+	if len(has) == 0 {
+		return errors.New("no proxy exposes anything")
+	}
+	for pod, metrics := range has {
+		for _, n := range names {
+			if !metrics[n] {
+				return fmt.Errorf("the proxy of %s does not expose %s", pod, n)
+			}
+		}
+	}
+	return nil
 }
 
 func sum(samples []meshtest.Sample, name string, which func(map[string]string) bool) int {
