@@ -405,6 +405,7 @@ func TestShop(t *testing.T) {
 func TestSwitches(t *testing.T) {
 	base := "http://" + shop(t, false, nil)
 	want(t, "GET", base+"/switch", "", 200, `{"fail":false,"slow":false}`)
+	want(t, "GET", base+"/switch?slow=on&fail=on", "", 200, `{"fail":false,"slow":false}`) // only shows
 	want(t, "POST", base+"/switch?slow=maybe", "", 400, `{"error":"slow is on or off"}`)
 	want(t, "POST", base+"/switch?slow=on&fail=on", "", 200, `{"fail":true,"slow":true}`)
 	begin := time.Now()

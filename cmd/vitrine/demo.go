@@ -159,9 +159,9 @@ try    %[1]s graph
          the programs and their proxies
        %[1]s query 'sum by (destination_app, response_code) (rate(istio_requests_total{reporter="destination"}[1m]))'
        %[1]s logs -f web-app
-       curl '%[2]s/switch?slow=on'
+       curl -X POST '%[2]s/switch?slow=on'
          makes one version of the catalog slow: look at the graph again
-       curl '%[2]s/switch?fail=on'
+       curl -X POST '%[2]s/switch?fail=on'
          makes payments fail (slow=off and fail=off mend it)
 
 `, vitrine, shop, s.Prometheus, ledger)

@@ -44,7 +44,7 @@ func main() {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = w.Write(page) // the browser is gone, nobody to tell
 	})
-	mux.HandleFunc("GET /switch", s.turn)
+	mux.HandleFunc("GET /switch", s.switches)
 	mux.HandleFunc("POST /switch", s.turn)
 	mux.HandleFunc("GET /home", s.home)
 	mux.HandleFunc("GET /product/{id}", s.product)
@@ -75,6 +75,10 @@ func (s *web) turn(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	s.switches(w, r)
+}
+
+func (s *web) switches(w http.ResponseWriter, _ *http.Request) {
 	program.Reply(w, http.StatusOK, map[string]bool{"slow": s.slow.Load(), "fail": s.fail.Load()})
 }
 
