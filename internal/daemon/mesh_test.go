@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +16,11 @@ import (
 // newMesh makes a mesh up to the point where Run would serve it.
 func newMesh(t *testing.T, progress *bytes.Buffer) (*Mesh, listeners) {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("/tmp", "vt-") //nolint:usetesting // short: the paths of Unix sockets are bounded
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	m, err := New(Config{
 		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: "/bin/true",
 		PrometheusAddr: "127.0.0.1:0", ControlAddr: "127.0.0.1:0",

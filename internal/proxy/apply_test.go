@@ -39,7 +39,7 @@ func TestApplyUnderLoad(t *testing.T) {
 	var kept, fresh atomic.Int64
 	for range 4 {
 		wg.Go(func() {
-			n, _, err := hammer(h.addr, stop)
+			n, _, err := hammer(h.addr, stop, nil)
 			if err != nil {
 				t.Errorf("new connections: %v", err)
 			}

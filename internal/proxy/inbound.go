@@ -162,7 +162,9 @@ func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 	}
 	if b.key.publish {
 		p.takeQueued(ctx, serving, b)
-		b.dropHandshakes()
+		if err := b.dropHandshakes(); err != nil {
+			p.o.Log.Debug("connections to a published address may be reset while it is given up", "address", b.key.addr, "error", err)
+		}
 		pause(ctx, handshakeTime)
 	}
 	p.takeQueued(ctx, serving, b)

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"sync"
@@ -93,9 +94,10 @@ func (b *bound) queued() *net.TCPConn {
 }
 
 // dropHandshakes makes the kernel drop packets with SYN that come to the
-// listener. The filter sees packets from the TCP header on. On a kernel that
-// forbids it, a connection may be reset: not worth an error.
-func (b *bound) dropHandshakes() {
+// listener. The filter sees packets from the TCP header on. Newer kernels allow it
+// to root only: without it, a connection that is made in the last microseconds of
+// the listener is reset.
+func (b *bound) dropHandshakes() error {
 	const (
 		flagsOffset = 13   // RFC 9293, section 3.1
 		flagSYN     = 0x02 // as above
@@ -107,9 +109,11 @@ func (b *bound) dropHandshakes() {
 		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
 		{Code: unix.BPF_RET | unix.BPF_K, K: all},
 	}
-	_ = b.control(func(fd int) {
-		_ = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
+	var refused error
+	err := b.control(func(fd int) {
+		refused = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{
 			Len: uint16(len(program)), Filter: &program[0],
 		})
 	})
+	return errors.Join(err, refused)
 }
