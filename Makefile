@@ -37,8 +37,9 @@ demo: build ## run the demo shop until Ctrl-C (DURATION=60s ends by itself)
 
 .PHONY: test
 test: prereqs build ## run every test; namespace tests run for real, a skipped test is a failure
-	@# One package at a time: the end-to-end packages start whole meshes and load.
-	@go test -p 1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
+	@# One package at a time: the end-to-end packages start whole meshes and load. Never from
+	@# the cache, which does not know that tests build and run programs of ours.
+	@go test -p 1 -count=1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
 	grep -E '^(ok|FAIL|panic:|--- FAIL|[[:space:]]+--- FAIL)' $(LOG) || true; \
 	if [ $$code -ne 0 ]; then echo "----- failing output (whole log: $(LOG))"; awk '/^=== RUN/{buf=""} {buf=buf $$0 "\n"} /^[[:space:]]*--- FAIL/{printf "%s", buf; buf=""} /^(FAIL|panic:)/{print}' $(LOG) | tail -n 200; exit $$code; fi; \
 	if grep -E '^[[:space:]]*--- SKIP' $(LOG); then echo "a test was skipped: it would read as passed, so this run failed"; exit 1; fi; \
