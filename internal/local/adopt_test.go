@@ -1,10 +1,21 @@
 package local_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // TestHistoryOutlivesTheSupervisor: the agent of a pod is killed, which is one
@@ -46,5 +57,153 @@ func TestHistoryOutlivesTheSupervisor(t *testing.T) {
 	after := w.sup.Pods()[0]
 	if after.ProxyPID != before.ProxyPID || after.Restarts != 1 || !after.Created.Equal(before.Created) {
 		t.Errorf("taken over: process %d, %d restarts, made at %s; want %d, 1, %s", after.ProxyPID, after.Restarts, after.Created, before.ProxyPID, before.Created)
+	}
+}
+
+// superviseUntilKilled is a control plane that is going to be killed.
+func superviseUntilKilled(dir string) int {
+	binaries.dir = os.Getenv(binariesEnv)
+	binaries.proxy, binaries.self = filepath.Join(binaries.dir, "vitrine-proxy"), filepath.Join(binaries.dir, "program")
+	n, err := strconv.ParseUint(os.Getenv(netEnv), 10, 8)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	binaries.net = uint8(n)
+	w, _, err := open(dir, os.Stderr)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := w.sup.Apply([]mesh.WorkloadSet{deployment("web", 2, "serve", "8080")}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	for range tick.C {
+		if w.sup.Settled() {
+			fmt.Fprintln(os.Stdout, "settled")
+			break
+		}
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	<-ctx.Done()
+	return 0
+}
+
+func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
+	dir := t.TempDir()
+	cmd := exec.Command(binaries.self)
+	cmd.Env = append(os.Environ(), supervisorEnv+"="+dir, binariesEnv+"="+binaries.dir, fmt.Sprintf("%s=%d", netEnv, binaries.net))
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line := make([]byte, 8)
+	if _, err := stdout.Read(line); err != nil {
+		cmd.Wait()
+		t.Fatalf("the other supervisor: %v\n%s", err, out.String())
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+
+	// Without a control plane everything goes on.
+	holders := map[string]int{}
+	dirs, _ := filepath.Glob(filepath.Join(dir, "pods", "default", "*"))
+	for _, d := range dirs {
+		pid, err := pod.Holder(d)
+		if err != nil || pid == 0 {
+			t.Errorf("%s: pid %d, %v", d, pid, err)
+		}
+		holders["default/"+filepath.Base(d)] = pid
+	}
+	if len(holders) != 2 {
+		t.Fatalf("pods that go on: %v\n%s", holders, out.String())
+	}
+	// A directory whose process is dead is cleared away.
+	dead := filepath.Join(dir, "pods", "default", "dead-1")
+	if err := os.MkdirAll(dead, 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	// The addresses of pods that run are theirs, also when the record is lost.
+	if err := os.Remove(filepath.Join(dir, "state.json")); err != nil {
+		t.Fatal(err)
+	}
+
+	w, _ := reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	pods := w.settled(t)
+	if len(pods) != 2 {
+		t.Fatalf("%d pods: %s", len(pods), w.describe())
+	}
+	for i := range pods {
+		p := &pods[i]
+		if holders[p.Workload.Key()] != p.ProxyPID {
+			t.Errorf("pod %s has process %d, want the same as before: %d", p.Workload.Key(), p.ProxyPID, holders[p.Workload.Key()])
+		}
+		eventually(t, 10*time.Second, func() error {
+			_, err := get(p, "/")
+			return err
+		})
+	}
+	if _, err := os.Stat(dead); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the dead pod's directory is left: %v", err)
+	}
+}
+
+// A pod that runs and whose description is lost or of another mesh is ended: else
+// nobody would show it or stop it, ever.
+func TestPodsThatCannotBeTakenOverAreEnded(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	pods := w.settled(t)
+	detach()
+	old := map[string]int{}
+	for i, p := range pods {
+		old[p.Workload.Key()] = p.ProxyPID
+		path := filepath.Join(dir, "pods", p.Workload.Key(), pod.BootstrapFile)
+		boot, err := pod.ReadBootstrap(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.WriteFile(path, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		index, _ := mesh.IndexOf(boot.Net, boot.Workload.IP)
+		boot.Net++
+		boot.Workload.IP = mesh.IP(boot.Net, index)
+		if _, err := boot.Write(); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	w, _ = reopen(t, dir)
+	w.apply(t, deployment("web", 2, "serve", "8080"))
+	for _, p := range w.settled(t) {
+		if old[p.Workload.Key()] != 0 {
+			t.Errorf("%s was kept", p.Workload.Key())
+		}
+	}
+	for key, pid := range old {
+		// It was this process's child before it was forgotten.
+		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got != pid || err != nil {
+			t.Errorf("process %d of %s: %d, %v; want it to have ended", pid, key, got, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "pods", key)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("directory of %s: %v", key, err)
+		}
 	}
 }

@@ -1,0 +1,106 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+)
+
+func TestStubbornProgramIsKilled(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("web", 1, "stubborn", "8080")
+	set.GracePeriod = 300 * time.Millisecond
+	w.apply(t, set)
+	p := w.settled(t)[0]
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := w.sup.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < 300*time.Millisecond {
+		t.Errorf("it ended after %s, before its grace period", d)
+	}
+	if err := syscall.Kill(p.Status.Containers[0].PID, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("the program is there: %v", err)
+	}
+}
+
+func TestChildrenOfAProgramEndWithIt(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "leave-child"))
+	eventually(t, 10*time.Second, func() error {
+		if p := w.sup.Pods(); len(p) == 0 || p[0].Status.Reason != pod.ReasonCrashLoop {
+			return errors.New(w.describe())
+		}
+		usage, err := w.sup.Usage()
+		if err == nil && (len(usage) != 2 || len(usage[0].PIDs) != 0) {
+			err = fmt.Errorf("in back-off there are processes: %+v", usage)
+		}
+		return err
+	})
+}
+
+// Pods are ended by Run: when it is over, Stop says so and does not wait for
+// what nobody does.
+func TestStopWithoutRunEnds(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	key := w.settled(t)[0].Workload.Key()
+	detach()
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	for name, ctx := range map[string]context.Context{"lasting": t.Context(), "over": over} {
+		if err := w.sup.Stop(ctx); err == nil {
+			t.Errorf("with a context that is %s: no error, and %s runs", name, key)
+		}
+	}
+	if pid, err := pod.Holder(filepath.Join(dir, "pods", key)); pid == 0 || err != nil {
+		t.Errorf("the pod's process: %d, %v", pid, err)
+	}
+	_, _ = reopen(t, dir) // whose end stops the pod
+}
+
+// A pod that is replaced is told to stop only when the proxies know that it is no
+// endpoint any more, and serves until then.
+func TestStopWaitsForTheProxies(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	p := w.settled(t)[0]
+	unlisted := make(chan struct{})
+	w.mu.Lock()
+	w.unlisted = unlisted
+	w.mu.Unlock()
+	w.apply(t)
+	eventually(t, 5*time.Second, func() error {
+		for s := range w.plane.Watch(t.Context()) {
+			if len(s.Workloads) == 1 && s.Workloads[0].Ready {
+				return errors.New("still ready")
+			}
+			break
+		}
+		return nil
+	})
+	client := pod.NewClient(filepath.Join(w.dir, "pods", p.Workload.Key()))
+	defer client.Close()
+	if st, err := client.Status(t.Context()); err != nil || st.Stopping {
+		t.Errorf("stopping before the proxies know: %+v, %v", st, err)
+	}
+	if _, err := get(&p, "/"); err != nil {
+		t.Errorf("refused before the proxies know: %v", err)
+	}
+	close(unlisted)
+	eventually(t, 10*time.Second, func() error {
+		if n := len(w.sup.Pods()); n > 0 {
+			return fmt.Errorf("%d pods are left", n)
+		}
+		return nil
+	})
+}
