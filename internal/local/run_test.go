@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -246,7 +247,7 @@ func TestRunOnATerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !lines.Scan() || strings.TrimPrefix(strings.TrimRight(lines.Text(), "\r"), "^C") != want {
-			t.Fatalf("the terminal shows %q, want %q (%v)", lines.Text(), want, lines.Err())
+			t.Fatalf("the terminal shows %q, want %q (%v)\n%s", lines.Text(), want, lines.Err(), session(cmd.Process.Pid))
 		}
 	}
 	expect("waiting")
@@ -268,6 +269,39 @@ func TestRunOnATerminal(t *testing.T) {
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
 		t.Errorf("it ended with %v, want exit code 7", err)
 	}
+}
+
+// session tells what each process of a session does at the moment.
+func session(id int) string {
+	var out strings.Builder
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return err.Error()
+	}
+	for _, dir := range processes {
+		stat, err := os.ReadFile(dir + "/stat")
+		if err != nil {
+			continue // it has ended
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if len(fields) < 4 || fields[3] != strconv.Itoa(id) {
+			continue
+		}
+		out.Write(stat)
+		status, _ := os.ReadFile(dir + "/status")
+		for line := range strings.Lines(string(status)) {
+			if strings.HasPrefix(line, "Sig") || strings.HasPrefix(line, "Shd") {
+				out.WriteString(line)
+			}
+		}
+		threads, _ := filepath.Glob(dir + "/task/*")
+		for _, thread := range threads {
+			where, _ := os.ReadFile(thread + "/wchan")
+			call, _ := os.ReadFile(thread + "/syscall")
+			fmt.Fprintf(&out, "%s: %s %s", filepath.Base(thread), where, call)
+		}
+	}
+	return out.String()
 }
 
 // openTerminal makes a pseudo-terminal. Reads of the screen take a deadline.

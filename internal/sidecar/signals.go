@@ -1,13 +1,13 @@
 package sidecar
 
 import (
+	"bytes"
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // handleSignals acts on signals until ctx ends; the result can be waited for.
@@ -87,13 +87,15 @@ func (s *sidecar) programPID() int {
 }
 
 // inForeground reports whether our process group is the one that the controlling
-// terminal sends its signals to.
+// terminal sends its signals to. It asks the process table (proc_pid_stat(5)) and
+// leaves the terminal, which may make those who open it wait, alone.
 func inForeground() bool {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDONLY|unix.O_NOCTTY, 0)
+	data, err := os.ReadFile("/proc/self/stat")
 	if err != nil {
 		return false
 	}
-	defer tty.Close()
-	group, err := unix.IoctlGetInt(int(tty.Fd()), unix.TIOCGPGRP)
-	return err == nil && group == unix.Getpgrp()
+	// The name, the only field that can hold a space, ends with the last ")".
+	const group, terminalGroup = 2, 5
+	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	return len(fields) > terminalGroup && fields[group] == fields[terminalGroup]
 }

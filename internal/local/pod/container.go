@@ -28,8 +28,9 @@ type container struct {
 	runs    int             // starts so far, those of Bootstrap.Runs included; only touched by keep
 
 	// Guarded by r.mu.
-	status ContainerStatus
-	proc   Process // nil unless running
+	status   ContainerStatus
+	proc     Process       // nil unless running
+	starting chan struct{} // not nil while Start is under way, closed after it
 }
 
 func newContainer(r *Runtime, spec *mesh.Container, isInit bool) *container {
@@ -53,9 +54,17 @@ func newContainer(r *Runtime, spec *mesh.Container, isInit bool) *container {
 	return c
 }
 
+// process is the running program; nil if there is none. A start under way is
+// waited for: the program may run, and have spoken, before we know it.
 func (c *container) process() Process {
 	c.r.mu.Lock()
 	defer c.r.mu.Unlock()
+	for c.starting != nil {
+		starting := c.starting
+		c.r.mu.Unlock()
+		<-starting
+		c.r.mu.Lock()
+	}
 	return c.proc
 }
 
@@ -162,10 +171,28 @@ func (c *container) setTerminated(ok bool, last *LastExit) {
 	})
 }
 
+// start starts the program and makes it known to process.
+func (c *container) start(p Program) (Process, error) {
+	starting := make(chan struct{})
+	defer close(starting)
+	c.r.mu.Lock()
+	c.starting = starting
+	c.r.mu.Unlock()
+	proc, err := c.r.place.Start(p)
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	c.starting = nil
+	if err != nil {
+		return nil, err
+	}
+	c.proc = proc
+	return proc, nil
+}
+
 // once runs the program to its end; asked says that Restart caused it.
 func (c *container) once(ctx context.Context, p Program) (last LastExit, asked bool) {
 	start := time.Now()
-	proc, err := c.r.place.Start(p)
+	proc, err := c.start(p)
 	if err != nil {
 		code, reason := exitNotExecutable, ReasonStartError
 		switch {
@@ -181,7 +208,6 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 		return LastExit{Code: code, Reason: reason, Message: err.Error(), Started: start, Finished: time.Now()}, false
 	}
 	c.r.update(func() {
-		c.proc = proc
 		c.countRun()
 		c.status.State, c.status.Reason, c.status.Message = Live, "", ""
 		c.status.PID, c.status.Since = proc.PID(), start

@@ -268,3 +268,20 @@ func TestContainersShareThePod(t *testing.T) {
 		})
 	})
 }
+
+// TestSignalDuringTheStart: the program runs, and may have said so, before Start
+// has returned. What is sent to it then must not be lost.
+func TestSignalDuringTheStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stage{queue: map[string][]script{"app": {{forever: true, slow: time.Second}}}}
+		_, events := play(t, bootstrap(mesh.RestartAlways, program("app")), s, Hooks{}, func(r *Runtime) {
+			synctest.Wait()
+			if n := r.Signal("", syscall.SIGUSR1); n != 1 {
+				t.Errorf("signal reached %d programs, want 1", n)
+			}
+			r.Stop(false)
+			after(time.Second)
+		})
+		wantEvents(t, events, []string{"0s start app", "1s user defined signal 1 app", "1s terminated app", "1s end app"})
+	})
+}

@@ -26,6 +26,7 @@ type script struct {
 	ignores  bool          // SIGTERM
 	onTerm   time.Duration // time from SIGTERM to the end
 	startErr error
+	slow     time.Duration // until Start returns, while the program already runs
 }
 
 // stage is a Case whose programs follow scripts, in time that a test controls.
@@ -61,6 +62,7 @@ func (s *stage) Start(p Program) (Process, error) {
 	if !sc.forever {
 		a.end(sc.run, Exit{Code: sc.code})
 	}
+	<-time.After(sc.slow)
 	return a, nil
 }
 
