@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,21 +15,15 @@ import (
 	"testing"
 	"time"
 
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/vitrine-mesh/vitrine/internal/xds"
 	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
 )
-
-func socketPath(t *testing.T) string {
-	t.Helper()
-	return filepath.Join(t.TempDir(), "xds.sock")
-}
 
 // typeOf finds the state of one type of the only proxy.
 func typeOf(p *plane, k xds.Kind) ads.TypeStatus {
@@ -41,27 +37,21 @@ func typeOf(p *plane, k xds.Kind) ads.TypeStatus {
 	return ads.TypeStatus{}
 }
 
+// metricsOf is what a server exposes.
 func metricsOf(t *testing.T, p *plane) string {
 	t.Helper()
-	families, err := p.Metrics().Gather()
-	if err != nil {
-		t.Fatal(err)
+	answer := httptest.NewRecorder()
+	promhttp.HandlerFor(p.Metrics(), promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatal(answer.Body)
 	}
-	var b strings.Builder
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
+	return answer.Body.String()
 }
 
 // TestPushTimes: each response written is timed, and each announced change of
 // each proxy.
 func TestPushTimes(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, world(2), 0)
 	n := startClient(t, socket, "node", "")
 	n.wants(t, world(2))
 	eventually(t, "accepted", func() bool { ts := typeOf(p, xds.RDS); return ts.Acked != "" && ts.InSync() })
@@ -80,9 +70,8 @@ func TestPushTimes(t *testing.T) {
 // TestRefusedConfiguration: apply refuses; the proxy keeps the one before, the
 // control plane shows why, and the next good one is accepted.
 func TestRefusedConfiguration(t *testing.T) {
-	socket, lastGood := socketPath(t), filepath.Join(t.TempDir(), "last")
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, world(2), 0)
+	lastGood := filepath.Join(t.TempDir(), "last")
 	n := startClient(t, socket, "node", lastGood)
 	n.wants(t, world(2))
 	eventually(t, "accepted", func() bool { ts := typeOf(p, xds.RDS); return ts.Acked != "" && ts.InSync() })
@@ -139,19 +128,26 @@ func serveForeign(t *testing.T, socket string, f *foreign) {
 	t.Cleanup(func() { server.Stop(); done.Wait() })
 }
 
-// TestRefusedLastGood: the last good configuration is refused while a stream is
-// open, on which the control plane was told that the proxy has it. The proxy
-// asks for everything anew, and does not end up with nothing.
-func TestRefusedLastGood(t *testing.T) {
-	socket, lastGood := socketPath(t), filepath.Join(t.TempDir(), "last")
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
+// forgetfulPlane serves no configuration to a client, and did before: lastGood
+// is where that client kept world(2).
+func forgetfulPlane(t *testing.T) (p *plane, socket, lastGood string) {
+	t.Helper()
+	p, socket = servePlane(t, world(2), 0)
+	lastGood = filepath.Join(t.TempDir(), "last")
 	n := startClient(t, socket, "node", lastGood)
 	n.wants(t, world(2))
 	n.stop()
 	p.set(nil)
+	return p, socket, lastGood
+}
+
+// TestRefusedLastGood: the last good configuration is refused while a stream is
+// open, on which the control plane was told that the proxy has it. The proxy
+// asks for everything anew, and does not end up with nothing.
+func TestRefusedLastGood(t *testing.T) {
+	p, socket, lastGood := forgetfulPlane(t)
 	refusal := errors.New("port 80 is taken")
-	n = startRefusingClient(t, socket, "node", lastGood, &refusal)
+	n := startRefusingClient(t, socket, "node", lastGood, &refusal)
 	n.wants(t, world(2)) // the last good one, refused
 	n.refuse.Store(nil)
 	p.set(world(2))
@@ -319,14 +315,8 @@ func TestControlPlaneDoesNotRead(t *testing.T) {
 // TestConnectedButUnknown: the control plane is there but does not know the
 // proxy yet; the last good configuration serves meanwhile.
 func TestConnectedButUnknown(t *testing.T) {
-	socket, lastGood := socketPath(t), filepath.Join(t.TempDir(), "last")
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
+	p, socket, lastGood := forgetfulPlane(t)
 	n := startClient(t, socket, "node", lastGood)
-	n.wants(t, world(2))
-	n.stop()
-	p.set(nil)
-	n = startClient(t, socket, "node", lastGood)
 	n.wants(t, world(2))
 	p.set(world(3))
 	n.wants(t, world(3))
@@ -334,9 +324,7 @@ func TestConnectedButUnknown(t *testing.T) {
 
 // TestConverged: who answers is waited for, and who does not is named.
 func TestConverged(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(5), 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, world(5), 0)
 	n := startClient(t, socket, "healthy", "")
 	n.wants(t, world(5))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -354,26 +342,16 @@ func TestConverged(t *testing.T) {
 			}
 		}
 	}
-	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Send(&discoverypb.DeltaDiscoveryRequest{Node: &corepb.Node{Id: "deaf"}, TypeUrl: xds.CDS.TypeURL()}); err != nil {
-		t.Fatal(err)
-	}
-	m, err := s.Recv()
-	if err != nil {
-		t.Fatal(err)
-	}
+	d := newDeltaStream(t, socket, "deaf")
+	d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.CDS.TypeURL()})
+	d.receive()
 	soon, over := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer over()
-	err = p.Converged(soon)
+	err := p.Converged(soon)
 	if want := "wait for proxies deaf: context deadline exceeded"; err == nil || err.Error() != want {
 		t.Errorf("beside one that does not answer: %v, want %s", err, want)
 	}
-	if err := s.Send(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.CDS.TypeURL(), ResponseNonce: m.GetNonce()}); err != nil {
-		t.Fatal(err)
-	}
+	d.ack()
 	if err := p.Converged(ctx); err != nil {
 		t.Errorf("after its answer: %v", err)
 	}

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	corepb "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoverypb "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 
@@ -19,42 +18,25 @@ import (
 // TestRefusedUntilSentAgain: what a proxy refused stays in its status while it
 // accepts other things, until the refused resources are sent again or taken away.
 func TestRefusedUntilSentAgain(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	s, err := generated(t, socket).DeltaAggregatedResources(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ask := func(r *discoverypb.DeltaDiscoveryRequest) {
-		t.Helper()
-		r.Node, r.TypeUrl = &corepb.Node{Id: "envoy"}, xds.CDS.TypeURL()
-		if err := s.Send(r); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p, socket := servePlane(t, world(2), 0)
+	d := newDeltaStream(t, socket, "envoy")
 	// answer accepts the next response, or refuses it with a text, and waits for
 	// what the status says then.
 	answer := func(refusal, lastError string) {
 		t.Helper()
-		m, err := s.Recv()
-		if err != nil {
-			t.Fatal(err)
-		}
-		r := &discoverypb.DeltaDiscoveryRequest{ResponseNonce: m.GetNonce()}
+		m := d.receive()
+		r := &discoverypb.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}
 		if refusal != "" {
 			r.ErrorDetail = &statuspb.Status{Code: 13, Message: refusal}
 		}
 		acked := typeOf(p, xds.CDS).Acked
-		ask(r)
+		d.ask(r)
 		eventually(t, "the answer shows", func() bool {
 			ts := typeOf(p, xds.CDS)
 			return ts.LastError == lastError && (refusal != "" || ts.Acked != acked) && ts.InSync() == (lastError == "")
 		})
 	}
-	ask(&discoverypb.DeltaDiscoveryRequest{})
+	d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.CDS.TypeURL()})
 	answer("", "")
 
 	cfg := world(4)
@@ -99,9 +81,7 @@ func slimmer(cfg *mesh.NodeConfig, n int) *mesh.NodeConfig {
 // TestConfigurationThatCannotBeTold: one invalid object stops every proxy. That
 // is said once, shows in the status of each, and none counts as up to date.
 func TestConfigurationThatCannotBeTold(t *testing.T) {
-	socket := socketPath(t)
-	p := newPlane(t, world(2), 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, world(2), 0)
 	a, b := startClient(t, socket, "a", ""), startClient(t, socket, "b", "")
 	a.wants(t, world(2))
 	b.wants(t, world(2))

@@ -88,8 +88,13 @@ func newPlane(t *testing.T, cfg *mesh.NodeConfig, stuckAfter time.Duration) *pla
 	return p
 }
 
-// serve runs the plane on the socket until the returned function is called.
 func (p *plane) serve(t *testing.T, socket string) (stop func()) {
+	t.Helper()
+	return serve(t, p.Server, socket)
+}
+
+// serve runs a server on the socket until the returned function is called.
+func serve(t *testing.T, s *ads.Server, socket string) (stop func()) {
 	t.Helper()
 	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	if err != nil {
@@ -98,13 +103,26 @@ func (p *plane) serve(t *testing.T, socket string) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
-		if err := p.Serve(ctx, ln); err != nil {
+		if err := s.Serve(ctx, ln); err != nil {
 			t.Errorf("serve: %v", err)
 		}
 	})
 	stop = sync.OnceFunc(func() { cancel(); done.Wait() })
 	t.Cleanup(stop)
 	return stop
+}
+
+func socketPath(t *testing.T) string {
+	t.Helper()
+	return filepath.Join(t.TempDir(), "xds.sock")
+}
+
+// servePlane is a new plane that serves until the test ends.
+func servePlane(t *testing.T, cfg *mesh.NodeConfig, stuckAfter time.Duration) (p *plane, socket string) {
+	t.Helper()
+	p, socket = newPlane(t, cfg, stuckAfter), socketPath(t)
+	p.serve(t, socket)
+	return p, socket
 }
 
 // node is a running client and what it applied.
@@ -234,9 +252,7 @@ func world(n int) *mesh.NodeConfig {
 }
 
 func TestClientGetsConfigurationAndChanges(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "xds.sock")
-	p := newPlane(t, world(3), 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, world(3), 0)
 	n := startClient(t, socket, "node-a", "")
 	n.wants(t, world(3))
 	p.set(world(5))

@@ -3,7 +3,6 @@ package ads_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"runtime"
 	"strings"
 	"sync"
@@ -25,9 +24,7 @@ func TestThousandServices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	socket := socketPath(t)
-	p := newPlane(t, cfg, 0)
-	p.serve(t, socket)
+	p, socket := servePlane(t, cfg, 0)
 	begin := time.Now()
 	n := startClient(t, socket, "node", "")
 	got := n.next(t)
@@ -138,8 +135,8 @@ func TestConfigurationStorm(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := socketPath(t)
-	p := &following{Server: server}
-	p.run(t, socket, plane)
+	serve(t, server, socket)
+	follow(t, server, plane)
 	var nodes []*node
 	for i := range proxies {
 		nodes = append(nodes, startClient(t, socket, fmt.Sprintf("default/svc-%04d-0", i), ""))
@@ -194,25 +191,15 @@ func converged(cfg *mesh.NodeConfig) bool {
 	return true
 }
 
-// following is a server that follows a control plane.
-type following struct{ *ads.Server }
-
-func (p *following) run(t *testing.T, socket string, from *control.Plane) {
+// follow tells the server of every change of the control plane until the test
+// ends.
+func follow(t *testing.T, server *ads.Server, plane *control.Plane) {
 	t.Helper()
-	ln, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
-		if err := p.Serve(ctx, ln); err != nil {
-			t.Errorf("serve: %v", err)
-		}
-	})
-	done.Go(func() {
-		for range from.Watch(ctx) {
-			p.Notify()
+		for range plane.Watch(ctx) {
+			server.Notify()
 		}
 	})
 	t.Cleanup(func() { cancel(); done.Wait() })
