@@ -20,22 +20,28 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 )
 
-// grpcOrigin is gRPC's own interoperability server.
-func grpcOrigin(t *testing.T, o ...grpc.ServerOption) netip.AddrPort {
+// served lets a server accept connections until the test ends.
+func served(t *testing.T, serve func(net.Listener) error, stop func()) netip.AddrPort {
 	t.Helper()
 	ln := tcpListen(t)
-	srv := grpc.NewServer(o...)
-	testpb.RegisterTestServiceServer(srv, interop.NewTestServer())
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = srv.Serve(ln)
+		_ = serve(ln)
 	}()
 	t.Cleanup(func() {
-		srv.Stop()
+		stop()
 		<-done
 	})
 	return addrPort(ln)
+}
+
+// grpcOrigin is gRPC's own interoperability server.
+func grpcOrigin(t *testing.T, o ...grpc.ServerOption) netip.AddrPort {
+	t.Helper()
+	srv := grpc.NewServer(o...)
+	testpb.RegisterTestServiceServer(srv, interop.NewTestServer())
+	return served(t, srv.Serve, srv.Stop)
 }
 
 func (r *rig) grpcClient(t *testing.T) (testpb.TestServiceClient, *grpc.ClientConn) {
@@ -59,17 +65,7 @@ func h2Origin(t *testing.T, h http.HandlerFunc) netip.AddrPort {
 // webOrigin serves srv until the test ends.
 func webOrigin(t *testing.T, srv *http.Server) netip.AddrPort {
 	t.Helper()
-	ln := tcpListen(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = srv.Serve(ln)
-	}()
-	t.Cleanup(func() {
-		srv.Close()
-		<-done
-	})
-	return addrPort(ln)
+	return served(t, srv.Serve, func() { _ = srv.Close() })
 }
 
 func (r *rig) h2Client(t *testing.T) *http.Client {

@@ -16,10 +16,10 @@ import (
 )
 
 // localListener hands over connections to a loopback address of the host.
-type localListener struct{ rigListener }
+type localListener struct{ loopListener }
 
 func (l localListener) Accept() (Conn, error) {
-	c, err := l.rigListener.Accept()
+	c, err := l.loopListener.Accept()
 	c.Localhost = true
 	return c, err
 }
@@ -47,7 +47,7 @@ func through(t *testing.T, dst netip.AddrPort, localhost bool, workloads ...mesh
 	if err := r.p.Apply(cfg); err != nil {
 		t.Fatal(err)
 	}
-	entry := rigListener{tcpListen(t), dst}
+	entry := loopListener{tcpListen(t), dst}
 	var ln Listener = entry
 	if localhost {
 		ln = localListener{entry}

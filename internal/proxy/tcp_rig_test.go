@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"regexp"
@@ -30,19 +31,6 @@ type rig struct {
 // service of the rig's origin.
 func rigService() mesh.ServiceRef {
 	return mesh.ServiceRef{Host: "web.default.svc.cluster.local", Name: "web", Namespace: "default"}
-}
-
-type rigListener struct {
-	*net.TCPListener
-	dst netip.AddrPort
-}
-
-func (l rigListener) Accept() (Conn, error) {
-	c, err := l.AcceptTCP()
-	if err != nil {
-		return Conn{}, err
-	}
-	return Conn{Conn: c, OrigDst: l.dst, Source: c.RemoteAddr().(*net.TCPAddr).AddrPort()}, nil
 }
 
 func tcpListen(t *testing.T) *net.TCPListener {
@@ -89,7 +77,7 @@ func newRigWith(t *testing.T, o Options, proto mesh.Protocol, endpoints ...netip
 		}
 	})
 	wg.Go(func() {
-		if err := p.ServeOutbound(ctx, rigListener{ln, r.dst}); err != nil {
+		if err := p.ServeOutbound(ctx, loopListener{ln, r.dst}); err != nil {
 			t.Errorf("serve outbound: %v", err)
 		}
 	})
@@ -220,4 +208,64 @@ func (r *rig) istio(t *testing.T) string {
 		}
 	}
 	return b.String()
+}
+
+// origin serves each connection with handle until the test ends.
+func origin(t *testing.T, handle func(c *net.TCPConn)) netip.AddrPort {
+	t.Helper()
+	return netip.MustParseAddrPort(serveRaw(t, handle))
+}
+
+func echo(c *net.TCPConn) {
+	_, _ = io.Copy(c, c)
+}
+
+// closedPort is an address where nobody listens.
+func closedPort(t *testing.T) netip.AddrPort {
+	t.Helper()
+	ln := tcpListen(t)
+	a := addrPort(ln)
+	ln.Close()
+	return a
+}
+
+func mustWrite(t *testing.T, c io.Writer, s string) {
+	t.Helper()
+	if _, err := io.WriteString(c, s); err != nil {
+		t.Fatalf("write: %v", err)
+	}
+}
+
+func mustRead(t *testing.T, c net.Conn, n int) string {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, n)
+	got, err := io.ReadFull(c, b)
+	if err != nil {
+		t.Fatalf("read %d bytes: got %q, %v", n, b[:got], err)
+	}
+	return string(b)
+}
+
+func mustEOF(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Fatalf("read = %d, %v, want the end", n, err)
+	}
+}
+
+// mustReset wants the connection to be reset, not closed in order.
+func mustReset(t *testing.T, c net.Conn) {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, c); !errors.Is(err, syscall.ECONNRESET) {
+		t.Fatalf("read: %v, want a reset", err)
+	}
 }
