@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"reflect"
@@ -18,7 +20,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"go.uber.org/goleak"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -363,17 +365,12 @@ func TestWatchSkipsToTheLast(t *testing.T) {
 // metricsOf is what a plane exposes.
 func metricsOf(t *testing.T, p *Plane) string {
 	t.Helper()
-	families, err := p.Metrics().Gather()
-	if err != nil {
-		t.Fatal(err)
+	answer := httptest.NewRecorder()
+	promhttp.HandlerFor(p.Metrics(), promhttp.HandlerOpts{}).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatal(answer.Body)
 	}
-	var b strings.Builder
-	for _, f := range families {
-		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
+	return answer.Body.String()
 }
 
 func TestMetricNames(t *testing.T) {
