@@ -27,13 +27,7 @@ func TestHistoryOutlivesTheSupervisor(t *testing.T) {
 	set := deployment("web", 1, "serve", "8080")
 	w.apply(t, set)
 	first := w.settled(t)[0]
-	agents := children(t, first.ProxyPID)
-	if len(agents) != 1 {
-		t.Fatalf("children of the proxy: %v", agents)
-	}
-	if err := syscall.Kill(agents[0], syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	killAgent(t, &first)
 	eventually(t, 20*time.Second, func() error {
 		if now := w.sup.Pods()[0]; !now.Workload.Ready || now.ProxyPID == first.ProxyPID {
 			return errors.New(w.describe())

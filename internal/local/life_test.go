@@ -123,19 +123,25 @@ func children(t *testing.T, pid int) []int {
 	return out
 }
 
-// TestAgentDeathEndsThePodAndIsMended kills P1, which takes the whole case with
-// it: P0 notices, ends, and is started again with a new case.
-func TestAgentDeathEndsThePodAndIsMended(t *testing.T) {
-	w := newWorld(t)
-	w.apply(t, deployment("web", 1, "serve", "8080"))
-	before := w.settled(t)[0]
-	agents := children(t, before.ProxyPID)
+// killAgent kills P1 of a pod.
+func killAgent(t *testing.T, p *local.PodStatus) {
+	t.Helper()
+	agents := children(t, p.ProxyPID)
 	if len(agents) != 1 {
 		t.Fatalf("children of the proxy: %v", agents)
 	}
 	if err := syscall.Kill(agents[0], syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestAgentDeathEndsThePodAndIsMended kills P1, which takes the whole case with
+// it: P0 notices, ends, and is started again with a new case.
+func TestAgentDeathEndsThePodAndIsMended(t *testing.T) {
+	w := newWorld(t)
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	before := w.settled(t)[0]
+	killAgent(t, &before)
 	program := before.Status.Containers[0].PID
 	eventually(t, 20*time.Second, func() error {
 		for _, pid := range []int{program, before.ProxyPID} {
