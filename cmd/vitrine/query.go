@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,7 +40,7 @@ func (c *cli) queryCommand() *cobra.Command {
 			case output == "json":
 				return writeJSON(c.out, result)
 			case output == "chart", output == "table" && q.Range > 0:
-				return c.printChart(result)
+				return printChart(c.out, c.errOut, result)
 			}
 			if len(result.Series) == 0 {
 				fmt.Fprintln(c.errOut, "no data")
@@ -77,66 +76,6 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 		return time.UnixMilli(int64(f * 1000)), nil
 	}
 	return time.Time{}, fmt.Errorf("%q is not a time: want RFC 3339, unix seconds, or a negative duration as -5m", s)
-}
-
-// printChart draws each series as one row of eighth blocks over its own scale.
-func (c *cli) printChart(r *daemon.QueryResult) error {
-	if len(r.Series) == 0 {
-		fmt.Fprintln(c.errOut, "no data")
-		return nil
-	}
-	for _, s := range r.Series {
-		if len(s.Points) == 0 {
-			continue
-		}
-		first, last := s.Points[0], s.Points[len(s.Points)-1]
-		fmt.Fprintln(c.out, seriesName(s.Labels, "", "    "))
-		fmt.Fprintf(c.out, "  %s%s  last %s\n", sparkline(s.Points), extremes(s.Points), formatValue(last.Value))
-		fmt.Fprintf(c.out, "  %s to %s\n", first.Time.Format(time.TimeOnly), last.Time.Format(time.TimeOnly))
-	}
-	return nil
-}
-
-// sparkline draws points over the scale of the finite ones. A value that is not a
-// number is a space; infinities stand at the ends of the scale.
-func sparkline(points []daemon.QueryPoint) string {
-	levels := []rune("▁▂▃▄▅▆▇█")
-	lo, hi := math.Inf(1), math.Inf(-1)
-	for _, p := range points {
-		if !math.IsNaN(p.Value) && !math.IsInf(p.Value, 0) {
-			lo, hi = min(lo, p.Value), max(hi, p.Value)
-		}
-	}
-	var b strings.Builder
-	for _, p := range points {
-		switch {
-		case math.IsNaN(p.Value):
-			b.WriteByte(' ')
-		case math.IsInf(p.Value, 1):
-			b.WriteRune(levels[len(levels)-1])
-		case math.IsInf(p.Value, -1), hi == lo:
-			b.WriteRune(levels[0])
-		default:
-			// Halves, since hi-lo may be more than a float64 holds.
-			share := (p.Value/2 - lo/2) / (hi/2 - lo/2)
-			b.WriteRune(levels[min(int(share*float64(len(levels))), len(levels)-1)])
-		}
-	}
-	return b.String()
-}
-
-// extremes names the smallest and the largest value, if there is any.
-func extremes(points []daemon.QueryPoint) string {
-	lo, hi := math.Inf(1), math.Inf(-1)
-	for _, p := range points {
-		if !math.IsNaN(p.Value) {
-			lo, hi = min(lo, p.Value), max(hi, p.Value)
-		}
-	}
-	if lo > hi {
-		return ""
-	}
-	return "  min " + formatValue(lo) + "  max " + formatValue(hi)
 }
 
 func (c *cli) graphCommand() *cobra.Command {

@@ -29,7 +29,8 @@ type QueryResult struct {
 	Type     string // vector, matrix, scalar or string
 	Series   []QuerySeries
 	Warnings []string
-	At       time.Time // the instant, or the end of the range
+	At       time.Time     // the instant, or the end of the range
+	Step     time.Duration // of a range: the distance of its points; else 0
 }
 
 // QuerySeries is one labelled row of points in time order: of a vector or scalar
@@ -91,10 +92,12 @@ func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error)
 	}
 	defer remote.Close()
 	var r metricstore.Result
+	var step time.Duration
 	if q.Range > 0 {
 		if q.Step <= 0 {
 			q.Step = max(q.Range/60, time.Second).Truncate(time.Second)
 		}
+		step = q.Step
 		r, err = remote.EvalRange(ctx, q.Expr, q.At.Add(-q.Range), q.At, q.Step)
 	} else {
 		r, err = remote.Eval(ctx, q.Expr, q.At)
@@ -102,7 +105,7 @@ func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error)
 	if err != nil {
 		return nil, err
 	}
-	out := &QueryResult{Type: string(r.Type), Warnings: r.Warnings, At: q.At}
+	out := &QueryResult{Type: string(r.Type), Warnings: r.Warnings, At: q.At, Step: step}
 	for _, s := range r.Samples {
 		out.Series = append(out.Series, QuerySeries{Labels: s.Labels, Points: []QueryPoint{{s.Time, s.Value}}})
 	}
