@@ -1,6 +1,6 @@
 // Package meshtest runs a whole mesh for a test: the real binaries as separate
 // processes, with directories and ports of their own, started from ordinary
-// YAML and ended by signal. It hides how they are built, found, waited for and
+// YAML and ended by signal, or killed. It hides how they are built, found, waited for and
 // cleaned up after, and it fails a test that leaves a process, namespace, mount
 // or socket behind.
 //

@@ -21,35 +21,52 @@ func (m *Mesh) wantNothingLeft() {
 	})
 }
 
-// processesLeft looks for processes that run a program below Root with this
-// mesh's directory in its arguments or environment, or that are in a network
-// namespace of one of its programs.
 func (m *Mesh) processesLeft() error {
+	all, err := m.Processes()
+	var left []error
+	for _, p := range all {
+		left = append(left, fmt.Errorf("process %d (%s) is left", p.PID, p.Args))
+	}
+	return errors.Join(append(left, err)...)
+}
+
+// Process is a process of a mesh.
+type Process struct {
+	PID  int
+	Args string // separated by spaces
+}
+
+// mark is a variable in the environment of all that a mesh starts.
+func (m *Mesh) mark() string { return "VITRINE_TEST_MESH=" + m.Dir + "/" }
+
+// Processes finds those of a mesh, but for its control plane: what has the
+// mesh's mark in its environment, what runs a program below Root with the mesh's
+// directory in its arguments, and what is in a network namespace of a program
+// that Pods or ListPods ever listed.
+func (m *Mesh) Processes() ([]Process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var left []error
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []Process
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil || pid == os.Getpid() || m.up != nil && pid == m.up.Process.Pid {
 			continue
 		}
 		dir := filepath.Join("/proc", e.Name())
 		args, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
-		text := strings.TrimSpace(string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))
-		if ns, err := os.Readlink(filepath.Join(dir, "ns/net")); err == nil && m.namespaces[ns] != nil {
-			left = append(left, fmt.Errorf("process %d (%s) is still in a network namespace of the mesh", pid, text))
-			continue
-		}
 		environ, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		exe, _ := os.Readlink(filepath.Join(dir, "exe"))
-		ours := strings.HasPrefix(exe, m.bin.Root+"/") && bytes.Contains(append(args, environ...), []byte(m.Dir+"/"))
-		if ours {
-			left = append(left, fmt.Errorf("process %d (%s) is left", pid, text))
+		ns, _ := os.Readlink(filepath.Join(dir, "ns/net")) // nothing of these if it ended meanwhile
+		if m.namespaces[ns] != nil || bytes.Contains(environ, []byte(m.mark())) ||
+			strings.HasPrefix(exe, m.bin.Root+"/") && bytes.Contains(args, []byte(m.Dir+"/")) {
+			found = append(found, Process{pid, strings.TrimSpace(string(bytes.ReplaceAll(args, []byte{0}, []byte{' '})))})
 		}
 	}
-	return errors.Join(left...)
+	return found, nil
 }
 
 func (m *Mesh) mountsLeft() error {
@@ -71,11 +88,11 @@ func (m *Mesh) socketsLeft() error {
 		return err
 	}
 	for line := range strings.Lines(string(data)) {
-		if strings.Contains(line, m.runDir()+"/") {
+		if strings.Contains(line, m.RunDir+"/") {
 			return fmt.Errorf("a socket is left: %s", strings.TrimSpace(line))
 		}
 	}
-	return filepath.WalkDir(m.runDir(), func(path string, d fs.DirEntry, err error) error {
+	return filepath.WalkDir(m.RunDir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

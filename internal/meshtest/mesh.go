@@ -35,30 +35,48 @@ type Options struct {
 	AsUser bool
 }
 
-// Mesh is a running mesh.
+// Mesh is a mesh whose control plane the test starts and ends.
 type Mesh struct {
 	Dir        string // of this mesh; the mesh's user may write it
+	RunDir     string // its --run-dir
 	Client     *daemon.Client
-	Prometheus string // base URL of the query API
+	Prometheus string // base URL of the query API; "" before WaitSettled
 	Control    string // base URL of the control plane's metrics
 
 	t          testing.TB
 	bin        *Binaries
-	cmd        *exec.Cmd
+	args       []string  // of vitrine
+	up         *exec.Cmd // the control plane; nil while there is none
 	log        *logBuffer
 	credential *syscall.Credential
-	// namespaces are those of our programs, as /proc/PID/ns/net names them. They
-	// are kept open until the end, or their numbers would go to others.
-	namespaces map[string]*os.File
 	stopped    bool
+
+	mu sync.Mutex
+	// namespaces are those of our programs, as /proc/PID/ns/net names them. They
+	// are kept open until the end, or their numbers would go to others. Guarded by
+	// mu.
+	namespaces map[string]*os.File
 }
 
 // Start starts a mesh and waits until every program is ready. At the end of the
 // test it is stopped, and everything it made must be gone.
 func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	tb.Helper()
+	m := Prepare(tb, b, o)
+	m.Up()
+	m.WaitSettled()
+	return m
+}
+
+// Prepare makes the mesh that Start starts, without a control plane: for tests
+// that start it and kill it.
+func Prepare(tb testing.TB, b *Binaries, o Options) *Mesh {
+	tb.Helper()
 	dir := b.Dir(tb)
-	m := &Mesh{Dir: dir, t: tb, bin: b, log: &logBuffer{}, namespaces: map[string]*os.File{}}
+	m := &Mesh{
+		Dir: dir, RunDir: filepath.Join(dir, "run"), t: tb, bin: b, log: &logBuffer{}, namespaces: map[string]*os.File{},
+	}
+	m.Client = daemon.NewClient(m.RunDir)
 	tb.Cleanup(func() {
 		if tb.Failed() {
 			tb.Logf("the mesh's output:\n%s\nwarnings of its proxies:\n%s", m.log, m.warnings())
@@ -66,6 +84,7 @@ func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	})
 	if o.AsUser && os.Geteuid() == 0 {
 		m.credential = &syscall.Credential{Uid: User, Gid: User}
+		m.Client = daemon.NewClientOf(m.RunDir, User)
 		if err := os.Chown(dir, User, User); err != nil {
 			tb.Fatal(err)
 		}
@@ -73,34 +92,45 @@ func Start(tb testing.TB, b *Binaries, o Options) *Mesh {
 	if o.YAML != "" {
 		o.Files = append(o.Files, m.WriteFile("mesh.yaml", o.YAML))
 	}
-	args := []string{
-		"up", "--run-dir", m.runDir(), "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
+	m.args = []string{
+		"up", "--run-dir", m.RunDir, "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
 		"--control-addr", "127.0.0.1:0", "--scrape-interval", max(o.Scrape, 500*time.Millisecond).String(),
 	}
 	if o.Watch {
-		args = append(args, "--watch")
+		m.args = append(m.args, "--watch")
 	}
 	for _, f := range o.Files {
-		args = append(args, "-f", f)
+		m.args = append(m.args, "-f", f)
 	}
 	for _, f := range o.Rules {
-		args = append(args, "--rules", f)
-	}
-	m.cmd = m.command(context.Background(), args...)
-	m.cmd.Stdout, m.cmd.Stderr = m.log, m.log
-	if err := m.cmd.Start(); err != nil {
-		tb.Fatal(err)
+		m.args = append(m.args, "--rules", f)
 	}
 	tb.Cleanup(m.Stop)
-	m.Client = daemon.NewClient(m.runDir())
-	if m.credential != nil {
-		m.Client = daemon.NewClientOf(m.runDir(), User)
-	}
-	m.WaitSettled()
 	return m
 }
 
-func (m *Mesh) runDir() string { return filepath.Join(m.Dir, "run") }
+// Up starts the control plane, and waits for nothing. After Kill, the new one
+// takes over what still runs.
+func (m *Mesh) Up() {
+	m.t.Helper()
+	up := m.command(context.Background(), m.args...)
+	up.Stdout, up.Stderr = m.log, m.log
+	if err := up.Start(); err != nil {
+		m.t.Fatal(err)
+	}
+	m.up = up
+}
+
+// Kill ends the control plane by SIGKILL; programs and proxies go on. A test that
+// ends without another Up leaves them to Main, which ends them.
+func (m *Mesh) Kill() {
+	m.t.Helper()
+	if err := m.up.Process.Kill(); err != nil {
+		m.t.Fatal(err)
+	}
+	_ = m.up.Wait() // it was killed
+	m.up, m.Prometheus, m.Control = nil, "", ""
+}
 
 // WriteFile writes a file that the mesh's user may read and returns its path.
 func (m *Mesh) WriteFile(name, content string) string {
@@ -136,8 +166,9 @@ func (m *Mesh) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Dir = m.Dir
 	cmd.WaitDelay = 10 * time.Second // what it started may have its output still
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: m.credential, Pdeathsig: syscall.SIGKILL}
+	cmd.Env = append(os.Environ(), m.mark())
 	if m.credential != nil {
-		cmd.Env = append(os.Environ(), "HOME="+m.Dir, "XDG_RUNTIME_DIR=", "XDG_DATA_HOME=")
+		cmd.Env = append(cmd.Env, "HOME="+m.Dir, "XDG_RUNTIME_DIR=", "XDG_DATA_HOME=")
 	}
 	return cmd
 }
@@ -147,7 +178,7 @@ func (m *Mesh) CLI(args ...string) string {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeoutCause(m.t.Context(), Patience, fmt.Errorf("it did not end within %s", Patience))
 	defer cancel()
-	cmd := m.command(ctx, append([]string{"--run-dir", m.runDir()}, args...)...)
+	cmd := m.command(ctx, append([]string{"--run-dir", m.RunDir}, args...)...)
 	var out, errOut strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	if err := cmd.Run(); err != nil {
@@ -172,7 +203,7 @@ func (m *Mesh) WaitSettled() {
 		if !s.Settled {
 			return fmt.Errorf("%d of %d workloads are ready", s.Ready, s.Workloads)
 		}
-		pods, err := m.Client.Pods(ctx)
+		pods, err := m.ListPods()
 		if err != nil {
 			return err
 		}
@@ -183,30 +214,35 @@ func (m *Mesh) WaitSettled() {
 		}
 		return nil
 	})
-	m.remember()
 }
 
 // Pods lists the workloads that run.
 func (m *Mesh) Pods() []daemon.Pod {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), askFor)
-	defer cancel()
-	pods, err := m.Client.Pods(ctx)
+	pods, err := m.ListPods()
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	return pods
 }
 
-// remember notes the network namespaces of all programs that run now.
-func (m *Mesh) remember() {
-	own, _ := os.Readlink("/proc/self/ns/net")
-	ctx, cancel := context.WithTimeout(context.Background(), askFor)
+// ListPods is Pods for when there may be no control plane.
+func (m *Mesh) ListPods() ([]daemon.Pod, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), askFor) // cleanup asks too
 	defer cancel()
 	pods, err := m.Client.Pods(ctx)
 	if err != nil {
-		m.t.Errorf("list the pods: %v", err)
+		return nil, fmt.Errorf("list the pods: %w", err)
 	}
+	m.remember(pods)
+	return pods, nil
+}
+
+// remember notes the network namespaces of the pods' programs.
+func (m *Mesh) remember(pods []daemon.Pod) {
+	own, _ := os.Readlink("/proc/self/ns/net")
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	for i := range pods {
 		for _, pid := range pods[i].PIDs {
 			f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
@@ -231,25 +267,33 @@ func (m *Mesh) Stop() {
 		return
 	}
 	m.stopped = true
+	defer func() {
+		for _, f := range m.namespaces {
+			f.Close()
+		}
+	}()
+	if m.up == nil {
+		return
+	}
 	if m.Prometheus != "" {
-		m.remember()
+		if _, err := m.ListPods(); err != nil {
+			m.t.Error(err)
+		}
 	}
 	// The process is ours and not yet waited for, so its id is still its own.
-	if err := m.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := m.up.Process.Signal(syscall.SIGTERM); err != nil {
 		m.t.Errorf("stop the mesh: %v", err)
 	}
-	kill := time.AfterFunc(Patience, func() { _ = m.cmd.Process.Kill() })
-	err := m.cmd.Wait()
+	kill := time.AfterFunc(Patience, func() { _ = m.up.Process.Kill() })
+	err := m.up.Wait()
 	if !kill.Stop() {
 		err = errors.Join(err, fmt.Errorf("it did not end within %s", Patience))
 	}
 	if err != nil {
 		m.t.Errorf("the mesh ended with %v", err)
 	}
+	m.up = nil
 	m.wantNothingLeft()
-	for _, f := range m.namespaces {
-		f.Close()
-	}
 }
 
 // warnings are the lines of warning and error in all logs of the mesh.

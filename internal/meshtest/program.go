@@ -28,7 +28,7 @@ type Program struct {
 // test, before the mesh.
 func (m *Mesh) Run(args ...string) *Program {
 	m.t.Helper()
-	p := &Program{m: m, cmd: m.command(context.Background(), append([]string{"--run-dir", m.runDir(), "run"}, args...)...), log: &logBuffer{}}
+	p := &Program{m: m, cmd: m.command(context.Background(), append([]string{"--run-dir", m.RunDir, "run"}, args...)...), log: &logBuffer{}}
 	p.cmd.Stderr = p.log
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {

@@ -65,12 +65,12 @@ func TestKill(t *testing.T) {
 func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
 	t.Helper()
 	w := newWorld(t, asUser)
-	w.start()
+	w.Up()
 	// The first control plane may die while it starts everything.
 	if r.IntN(3) == 0 {
 		pause(r, 600*time.Millisecond)
-		w.kill()
-		w.start()
+		w.Kill()
+		w.Up()
 	}
 	pods := w.settled()
 	killed := map[string]bool{} // pods whose next death would be met with a back-off of seconds
@@ -93,21 +93,20 @@ func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
 			w.losePod(victim, agentOf(t, victim.ProxyPID))
 		case 4: // both at once
 			killed[victim.Name] = true
-			w.kill()
+			w.Kill()
 			endure(t, victim.ProxyPID)
 			pause(r, 100*time.Millisecond)
-			w.start()
+			w.Up()
 		}
 		pods = w.settled()
-		w.wantOnly(pods, true)
+		w.wantOnly(pods)
 		if t.Failed() {
 			return alone
 		}
 	}
-	w.stop()
-	w.wantOnly(nil, false)
-	if left := w.mountsLeft(); left != "" {
-		t.Errorf("a mount is left: %s", left)
+	w.Stop()
+	if err := w.outside(nil); err != nil {
+		t.Errorf("after the end: %v", err)
 	}
 	return alone
 }
@@ -117,16 +116,16 @@ func play(t *testing.T, r *rand.Rand, asUser bool) (alone int) {
 func (w *world) loseControlPlane(r *rand.Rand, before []daemon.Pod) (alone int) {
 	w.t.Helper()
 	start := w.calls()
-	w.kill()
+	w.Kill()
 	dead := w.calls()
 	now := w.flowing(dead, 5+r.IntN(40))
 	alone = now.OK - dead.OK
 	w.wantOnlyPods(before)
-	w.start()
+	w.Up()
 	if r.IntN(3) == 0 { // the next one dies young
 		pause(r, 300*time.Millisecond)
-		w.kill()
-		w.start()
+		w.Kill()
+		w.Up()
 	}
 	after := w.settled()
 	if end := w.calls(); end.Failed != start.Failed {
@@ -161,10 +160,7 @@ func (w *world) losePod(p *daemon.Pod, pid int) {
 	w.t.Helper()
 	endure(w.t, pid)
 	meshtest.Eventually(w.t, func() error {
-		pods, err := w.pods()
-		if err != nil {
-			return err
-		}
+		pods := w.Pods()
 		for i := range pods {
 			now := &pods[i]
 			if now.Name != p.Name {
