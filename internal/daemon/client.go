@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -28,6 +29,7 @@ type Client struct {
 	socket string
 	owner  int // uid whose mesh it must be
 	http   http.Client
+	server atomic.Int32 // process that serves the socket; 0 until connected, and if it cannot be seen
 }
 
 // NewClient names the run directory; "" is the current user's default. The mesh
@@ -59,29 +61,31 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkPeer(conn.(*net.UnixConn), c.owner); err != nil {
+	pid, err := checkPeer(conn.(*net.UnixConn), c.owner)
+	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	c.server.Store(pid)
 	return conn, nil
 }
 
 // checkPeer wants the socket at the other end to have been opened by the given
-// user (unix(7), SO_PEERCRED).
-func checkPeer(conn *net.UnixConn, uid int) error {
+// user, and returns the process that did (unix(7), SO_PEERCRED).
+func checkPeer(conn *net.UnixConn, uid int) (pid int32, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return fmt.Errorf("ask who serves the control socket: %w", err)
+		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
 	}
 	var cred *unix.Ucred
 	var credErr error
 	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
 	if err := errors.Join(err, credErr); err != nil {
-		return fmt.Errorf("ask who serves the control socket: %w", err)
+		return 0, fmt.Errorf("ask who serves the control socket: %w", err)
 	}
 	if int(cred.Uid) != uid {
-		return fmt.Errorf("%w: user %d serves its control socket", errForeign, cred.Uid)
+		return 0, fmt.Errorf("%w: user %d serves its control socket", errForeign, cred.Uid)
 	}
-	return nil
+	return cred.Pid, nil
 }
 
 // Status asks what runs. It returns ErrNotRunning if nothing does.
@@ -182,26 +186,20 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		}
 		body = bytes.NewReader(data)
 	}
+	ctx, watch := c.watch(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, "http://vitrine"+path, body)
 	if err != nil {
+		watch.end()
+		watch.cancel(nil)
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	resp, err := c.http.Do(req)
+	watch.end()
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-			if n := len(livePods(filepath.Dir(c.socket))); n > 0 {
-				return nil, fmt.Errorf("%w: the control plane is gone, but %d workloads of it go on: `vitrine up` takes them over, `vitrine down` stops them", ErrNotRunning, n)
-			}
-			return nil, fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
-		}
-		if errors.Is(err, errForeign) {
-			return nil, errors.Unwrap(err) // without the made-up URL
-		}
-		if errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("the mesh of %s belongs to another user: name your own with --run-dir", filepath.Dir(c.socket))
-		}
-		return nil, fmt.Errorf("ask the control plane: %w", err)
+		defer watch.cancel(nil)
+		return nil, c.explain(ctx, err)
 	}
+	resp.Body = answer{resp.Body, watch.cancel}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
@@ -212,4 +210,25 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, fmt.Errorf("control plane answered %s: %s", resp.Status, bytes.TrimSpace(data))
 	}
 	return nil, errors.New(e.Error)
+}
+
+// explain turns the error of a request that got no answer into what its user can
+// do about it.
+func (c *Client) explain(ctx context.Context, err error) error {
+	stopped := (*stoppedError)(nil)
+	runDir := filepath.Dir(c.socket)
+	switch {
+	case errors.As(context.Cause(ctx), &stopped):
+		return stopped
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		if n := len(livePods(runDir)); n > 0 {
+			return fmt.Errorf("%w: the control plane is gone, but %d workloads of it go on: `vitrine up` takes them over, `vitrine down` stops them", ErrNotRunning, n)
+		}
+		return fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+	case errors.Is(err, errForeign):
+		return errors.Unwrap(err) // without the made-up URL
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the mesh of %s belongs to another user: name your own with --run-dir", runDir)
+	}
+	return fmt.Errorf("ask the control plane: %w", err)
 }

@@ -83,10 +83,10 @@ func TestCheckPeer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := checkPeer(conn.(*net.UnixConn), os.Geteuid()); err != nil {
-		t.Error(err)
+	if pid, err := checkPeer(conn.(*net.UnixConn), os.Geteuid()); err != nil || int(pid) != os.Getpid() {
+		t.Errorf("process %d, %v, want %d", pid, err, os.Getpid())
 	}
-	if err := checkPeer(conn.(*net.UnixConn), os.Geteuid()+1); !errors.Is(err, errForeign) {
+	if _, err := checkPeer(conn.(*net.UnixConn), os.Geteuid()+1); !errors.Is(err, errForeign) {
 		t.Errorf("another user: %v", err)
 	}
 }
