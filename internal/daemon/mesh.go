@@ -181,6 +181,25 @@ func (m *Mesh) buildSources() error {
 	return err
 }
 
+// localOptions connects the supervisor to the control plane.
+func (m *Mesh) localOptions() local.Options {
+	return local.Options{
+		RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir, ProxyBinary: m.cfg.ProxyBinary, Net: m.net,
+		XDSSocket: m.path(xdsSocket), ControlSocket: m.path(controlSocket),
+		EvictAfter: m.cfg.EvictAfter,
+		Unlisted:   m.awaitUnlisted,
+		Index:      m.plane.Index, Claim: m.plane.Claim, Release: m.plane.Release,
+		Hooks: local.Hooks{
+			WorkloadChanged: func(w mesh.Workload) { m.plane.SetWorkload(w) },
+			WorkloadGone: func(key string) {
+				m.plane.RemoveWorkload(key)
+				m.unregister(key)
+			},
+		},
+		Output: printer(m.io.Output), Log: m.io.Log.With("component", "local"),
+	}
+}
+
 // buildStores makes what serves proxies and queries.
 func (m *Mesh) buildStores() error {
 	var err error

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vitrine-mesh/vitrine/internal/local"
+)
+
+// serveLogs streams lines; several sources are told apart by a prefix.
+func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	tail, err := strconv.Atoi(q.Get("tail"))
+	if err != nil {
+		tail = -1
+	}
+	o := local.LogOptions{Targets: q["target"], Container: q.Get("container"), Follow: q.Get("follow") == "true", Tail: tail}
+	if o.Follow {
+		// Without this, a name that is misspelt would be waited for.
+		for _, target := range o.Targets {
+			if m.matching(target) == 0 {
+				reply(w, nil, fmt.Errorf("nothing is called %q: see `vitrine ps`", target))
+				return
+			}
+		}
+	}
+	prefix := len(o.Targets) != 1 || m.matching(o.Targets[0]) > 1 && o.Container == ""
+	flusher, _ := w.(http.Flusher)
+	wrote := false
+	err = m.local.Logs(r.Context(), o, func(pod, container string, line []byte) error {
+		wrote = true
+		var b []byte
+		if prefix {
+			b = append(b, linePrefix(pod, container)...)
+		}
+		if _, err := w.Write(append(append(b, line...), '\n')); err != nil {
+			return fmt.Errorf("send logs: %w", err)
+		}
+		if o.Follow && flusher != nil {
+			flusher.Flush()
+		}
+		return nil
+	})
+	if err != nil && !wrote {
+		reply(w, nil, err)
+	}
+}
+
+// matching counts the containers that a target names.
+func (m *Mesh) matching(target string) int {
+	n := 0
+	for _, p := range m.local.Pods() {
+		ns, name, ok := strings.Cut(target, "/")
+		if !ok {
+			ns, name = p.Workload.Namespace, target
+		}
+		if ns == p.Workload.Namespace && (name == p.Workload.Name || name == p.Workload.Owner) {
+			n += max(1, len(p.Status.Containers))
+		}
+	}
+	return n
+}
+
+func linePrefix(pod, container string) string { return "[" + pod + " " + container + "] " }
+
+// printer writes the programs' lines to out, whole.
+func printer(out io.Writer) func(pod, container string, line []byte) {
+	var mu sync.Mutex
+	return func(pod, container string, line []byte) {
+		mu.Lock()
+		defer mu.Unlock()
+		var b bytes.Buffer
+		b.WriteString(linePrefix(pod, container))
+		b.Write(line)
+		b.WriteByte('\n')
+		_, _ = out.Write(b.Bytes()) // nobody to tell if our own output is gone
+	}
+}
