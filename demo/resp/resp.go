@@ -67,15 +67,6 @@ func (c *Conn) WriteError(s string) { fmt.Fprintf(c.w, "-ERR %s\r\n", s) }
 // WriteInt writes an integer.
 func (c *Conn) WriteInt(n int64) { fmt.Fprintf(c.w, ":%d\r\n", n) }
 
-// WriteBulk writes a bulk string, or nil if ok is false.
-func (c *Conn) WriteBulk(s string, ok bool) {
-	if !ok {
-		fmt.Fprint(c.w, "$-1\r\n")
-		return
-	}
-	fmt.Fprintf(c.w, "$%d\r\n%s\r\n", len(s), s)
-}
-
 // ReadCommand reads an array of bulk strings.
 func (c *Conn) ReadCommand() ([]string, error) {
 	v, err := c.Read()

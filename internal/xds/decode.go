@@ -12,19 +12,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
 )
 
-// Decode is the inverse of Encode. Empty lists come back as nil.
-func Decode(r *Resources) (*mesh.NodeConfig, error) {
-	s := newStore()
-	for k := range Kinds {
-		for i := range r[k] {
-			if err := s.put(k, r[k][i].Name, r[k][i].Version, r[k][i].Body); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return s.config(), nil
-}
-
 // errShape is the common part of what a resource says that we do not support.
 var errShape = errors.New("not supported")
 

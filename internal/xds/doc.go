@@ -3,7 +3,7 @@
 //
 // It hides how a NodeConfig looks on the wire: which Envoy messages and fields
 // stand for it, how versions and nonces work, and how a connection to the
-// control plane is kept. Encode and Decode are inverse to each other for every
+// control plane is kept. The client reads back what Encode was given, for every
 // valid NodeConfig. A resource with a field or a type of message that Encode never
 // writes is refused. Of the fields that it does write, those that say the same in
 // every resource (the configuration sources, the matches and inspectors of

@@ -90,17 +90,6 @@ func UnmarshalStrict(b []byte, m Message) error {
 	return read(b, m, true, 0)
 }
 
-// MarshalJSON returns the JSON form of m, with the field names of the .proto
-// files as Envoy's admin interface writes them.
-func MarshalJSON(m Message) ([]byte, error) {
-	v := visitor{mode: writingJSON}
-	v.object(m)
-	if v.err != nil {
-		return nil, fmt.Errorf("encode %s: %w", m.FullName(), v.err)
-	}
-	return v.out, nil
-}
-
 func read(b []byte, m Message, strict bool, depth int) error {
 	if depth > maxDepth {
 		return fmt.Errorf("%s: nested deeper than %d", m.FullName(), maxDepth)
@@ -202,8 +191,9 @@ func (v *visitor) utf8(s string) bool {
 	return true
 }
 
-// MarshalTypedJSON is MarshalJSON with the type of m in "@type", the form of a
-// JSON Any.
+// MarshalTypedJSON returns the JSON form of an Any that holds m: the type is in
+// "@type", and fields have the names of the .proto files, as Envoy's admin
+// interface writes them.
 func MarshalTypedJSON(m Message) ([]byte, error) {
 	v := visitor{mode: writingJSON}
 	v.typedObject(m)
