@@ -36,19 +36,16 @@ func (k Kind) String() string {
 
 // Result says what a connection speaks.
 type Result struct {
-	// Kind is set as soon as it is certain, which may be before the result is
-	// decided: a caller that has no use for the other fields need not wait.
+	// Kind is set as soon as it is certain: TLS before its server name is there,
+	// and the result decided.
 	Kind Kind
-	// Name of the protocol behind Opaque ("postgres", "redis", "mongo", "kafka",
-	// "mysql", "smtp", "ftp", "ssh", …), or "".
-	Name string
 	// SNI is the server name of a ClientHello: lower case, without a final dot,
 	// only letters, digits, '-', '_' and '.'. "" when absent or malformed.
 	SNI string
 }
 
-// verdict is one signature's opinion of a prefix. no and yes are final: they
-// hold for every longer prefix too. That makes decide monotone.
+// verdict is the opinion of one protocol's signature on a prefix. no and yes are
+// final: they hold for every longer prefix too. That makes Client monotone.
 type verdict uint8
 
 const (
@@ -56,12 +53,6 @@ const (
 	maybe
 	yes
 )
-
-// signature recognises one protocol.
-type signature struct {
-	name  string
-	match func(prefix []byte) verdict
-}
 
 // Client decides by the first bytes that a client sent. While decided is false,
 // more bytes are needed to fill in the result; with MaxPrefix bytes it is always
@@ -89,39 +80,7 @@ func Client(prefix []byte) (r Result, decided bool) {
 		return Result{}, false
 	case no:
 	}
-	if len(prefix) == 0 {
-		return Result{}, false
-	}
-	name, decided := decide(clientSignatures(), prefix, full)
-	return Result{Kind: Opaque, Name: name}, decided
-}
-
-// Server decides by the first bytes that a server sent before its client sent
-// any. The kind is Opaque from the first byte on; only the name can need more.
-func Server(prefix []byte) (r Result, decided bool) {
-	if len(prefix) == 0 {
-		return Result{}, false
-	}
-	full := len(prefix) >= MaxPrefix
-	name, decided := decide(serverSignatures(), prefix[:min(len(prefix), MaxPrefix)], full)
-	return Result{Kind: Opaque, Name: name}, decided
-}
-
-// decide asks the signatures in order. One that is still undecided holds back
-// all behind it, otherwise a later yes could be overruled by more bytes.
-func decide(signatures []signature, prefix []byte, full bool) (name string, decided bool) {
-	for _, s := range signatures {
-		switch s.match(prefix) {
-		case yes:
-			return s.name, true
-		case maybe:
-			if !full {
-				return "", false
-			}
-		case no:
-		}
-	}
-	return "", true
+	return Result{Kind: Opaque}, true
 }
 
 // literal reports whether prefix starts with want, or still may.

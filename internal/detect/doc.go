@@ -7,5 +7,5 @@
 // Invariant: an answer never changes when more bytes of the same connection
 // arrive. A caller therefore asks again with a longer prefix until an answer is
 // decided, and it does not matter how the network cut the bytes. The fuzz
-// targets hold this for arbitrary bytes.
+// target holds this for arbitrary bytes.
 package detect

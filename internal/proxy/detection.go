@@ -236,10 +236,9 @@ func (r *race) look() bool {
 	}
 	got, decided := detect.Client(prefix)
 	if r.tlsOnly && got.Kind != detect.TLS && got.Kind != detect.Unknown {
-		got = detect.Result{Kind: detect.Opaque, Name: got.Name}
+		got = detect.Result{Kind: detect.Opaque}
 	}
-	// The name of an opaque protocol is not worth waiting for.
-	if !decided && got.Kind != detect.Opaque {
+	if !decided {
 		return false
 	}
 	r.result, r.label = got, got.Kind.String()
@@ -288,7 +287,6 @@ func (r *race) server(quiet *time.Time) bool {
 	}
 	r.result, r.label = detect.Result{Kind: detect.Opaque}, detect.Opaque.String()
 	if r.found.in.Len() > 0 {
-		r.result, _ = detect.Server(r.found.in.Bytes())
 		r.label = resultServerFirst
 	}
 	return true
