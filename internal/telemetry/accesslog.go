@@ -196,7 +196,9 @@ func (a *account) entry() Entry {
 	return e
 }
 
-// AccessLog copies the last n entries that are still kept, oldest first.
+// AccessLog copies the last n entries that are still kept, oldest first. It is
+// there whether lines are written or not, and costs nothing until it is called:
+// tests hold what a proxy recorded by it.
 func (r *Recorder) AccessLog(n int) []Entry {
 	l := r.log
 	l.reading.Lock()
