@@ -91,7 +91,7 @@ func (e *Encoder) Encode(cfg *mesh.NodeConfig) (*Resources, error) {
 	var err error
 	for _, step := range [...]func() error{
 		func() error { out[CDS], err = e.clusters.encodeAll(cfg.Clusters, now); return err },
-		func() error { out[EDS], err = e.endpoints.encodeAll(e.describe(cfg), now); return err },
+		func() error { out[EDS], err = e.endpoints.encodeAll(e.describe(cfg, now), now); return err },
 		func() error { out[LDS], err = e.listeners.encodeAll(cfg.Listeners, now); return err },
 		func() error { out[RDS], err = e.routes.encodeAll(cfg.Routes, now); return err },
 		func() error { out[WDS], err = e.workloads.encodeAll(cfg.Workloads, now); return err },
@@ -144,10 +144,10 @@ type describedList struct {
 	used      time.Time
 }
 
-func (e *Encoder) describe(cfg *mesh.NodeConfig) []describedEndpoints {
+func (e *Encoder) describe(cfg *mesh.NodeConfig, now time.Time) []describedEndpoints {
 	d := &e.described
 	if sameList(d.endpoints, cfg.Endpoints) && sameList(d.workloads, cfg.Workloads) {
-		d.used = time.Now()
+		d.used = now
 		return d.list
 	}
 	byKey := make(map[string]string, len(cfg.Workloads))
@@ -162,7 +162,7 @@ func (e *Encoder) describe(cfg *mesh.NodeConfig) []describedEndpoints {
 			list[i].descriptions[j] = byKey[cfg.Endpoints[i].Endpoints[j].Workload]
 		}
 	}
-	*d = describedList{endpoints: cfg.Endpoints, workloads: cfg.Workloads, list: list, used: time.Now()}
+	*d = describedList{endpoints: cfg.Endpoints, workloads: cfg.Workloads, list: list, used: now}
 	return list
 }
 

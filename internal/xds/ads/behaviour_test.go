@@ -25,7 +25,8 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/xds/ads"
 )
 
-// typeOf finds the state of one type of the only proxy.
+// typeOf finds the state of one type of the only proxy; what is not there is not
+// in sync.
 func typeOf(p *plane, k xds.Kind) ads.TypeStatus {
 	for _, st := range p.Status() {
 		for _, ts := range st.Types {
@@ -34,7 +35,7 @@ func typeOf(p *plane, k xds.Kind) ads.TypeStatus {
 			}
 		}
 	}
-	return ads.TypeStatus{}
+	return ads.TypeStatus{LastError: "not subscribed to"}
 }
 
 // metricsOf is what a server exposes.

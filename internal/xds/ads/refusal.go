@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vitrine-mesh/vitrine/internal/xds"
 	"github.com/vitrine-mesh/vitrine/internal/xds/envoy"
@@ -47,12 +49,34 @@ func (r *refusals) add(wait *awaited, said *envoy.Status, now time.Time) {
 	if r.byName == nil {
 		r.byName = map[string]refusal{}
 	}
-	named := slices.ContainsFunc(wait.sent, func(s xds.Resource) bool { return strings.Contains(said.Message, s.Name) })
+	named := slices.ContainsFunc(wait.sent, func(s xds.Resource) bool { return mentions(said.Message, s.Name) })
 	for i := range wait.sent {
-		if name := wait.sent[i].Name; !named || strings.Contains(said.Message, name) {
+		if name := wait.sent[i].Name; !named || mentions(said.Message, name) {
 			r.byName[name] = what
 		}
 	}
+}
+
+// mentions reports whether text has the name, and not only as a part of a longer
+// name: route 80 is not meant by "8080", nor by "svc:80" or "0.0.0.0_80".
+func mentions(text, name string) bool {
+	for at := 0; ; at++ {
+		i := strings.Index(text[at:], name)
+		if i < 0 {
+			return false
+		}
+		at += i
+		before, _ := utf8.DecodeLastRuneInString(text[:at])
+		after, _ := utf8.DecodeRuneInString(text[at+len(name):])
+		if !inName(before) && before != ':' && before != '.' && !inName(after) { // both may follow: "80: no."
+			return true
+		}
+	}
+}
+
+// inName reports whether r continues a name on either side.
+func inName(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune("_-|", r))
 }
 
 // accept notes an accepted response.

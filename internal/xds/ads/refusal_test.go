@@ -71,6 +71,43 @@ func TestRefusedUntilSentAgain(t *testing.T) {
 	}
 }
 
+// TestRefusalNamesWholeNames: a name within another one is not named.
+func TestRefusalNamesWholeNames(t *testing.T) {
+	routes := func(seconds int) *mesh.NodeConfig {
+		cfg := world(1)
+		var out []mesh.RouteConfig
+		for _, name := range []string{"80", "8080", "18080"} {
+			rc := cfg.Routes[0]
+			rc.Name, rc.VirtualHosts = name, slices.Clone(rc.VirtualHosts)
+			route := rc.VirtualHosts[0].Routes[0]
+			route.Timeout = time.Duration(seconds) * time.Second
+			rc.VirtualHosts[0].Routes = []mesh.Route{route}
+			out = append(out, rc)
+		}
+		slices.SortFunc(out, func(a, b mesh.RouteConfig) int { return strings.Compare(a.Name, b.Name) })
+		cfg.Routes = out
+		return cfg
+	}
+	p, socket := servePlane(t, routes(1), 0)
+	d := newDeltaStream(t, socket, "envoy")
+	d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.RDS.TypeURL()})
+	d.expect("rds +18080 +80 +8080")
+	d.ack()
+	p.set(routes(2))
+	d.expect("rds +18080 +80 +8080")
+	const refusal = `Error adding/updating route(s) 8080: virtual host "svc:80" has none, see 0.0.0.0_80.`
+	d.ask(&discoverypb.DeltaDiscoveryRequest{
+		TypeUrl: xds.RDS.TypeURL(), ResponseNonce: d.last.GetNonce(), ErrorDetail: &statuspb.Status{Code: 13, Message: refusal},
+	})
+	eventually(t, "the refusal shows", func() bool { return typeOf(p, xds.RDS).LastError == refusal })
+	mended := routes(2)
+	mended.Routes[2].VirtualHosts[0].Routes[0].Timeout++ // of 8080
+	p.set(mended)
+	d.expect("rds +8080")
+	d.ack()
+	eventually(t, "all is accepted", func() bool { ts := typeOf(p, xds.RDS); return ts.InSync() })
+}
+
 // slimmer is cfg with the last services gone, down to n.
 func slimmer(cfg *mesh.NodeConfig, n int) *mesh.NodeConfig {
 	out := *cfg
