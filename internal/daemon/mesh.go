@@ -203,7 +203,7 @@ func (m *Mesh) localOptions() local.Options {
 // buildStores makes what serves proxies and queries.
 func (m *Mesh) buildStores() error {
 	var err error
-	m.xds, err = ads.NewServer(ads.ServerOptions{Config: m.nodeConfig, Log: m.io.Log.With("component", "xds")})
+	m.xds, err = ads.NewServer(ads.ServerOptions{Config: m.nodeConfig, Version: m.cfg.Version, Log: m.io.Log.With("component", "xds")})
 	if err != nil {
 		return err
 	}

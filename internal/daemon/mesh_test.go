@@ -22,7 +22,7 @@ func newMesh(t *testing.T, progress *bytes.Buffer) (*Mesh, listeners) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	m, err := New(Config{
-		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: "/bin/true",
+		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: "/bin/true", Version: "1.2.3",
 		PrometheusAddr: "127.0.0.1:0", ControlAddr: "127.0.0.1:0",
 	}, IO{Progress: progress})
 	if err != nil {
