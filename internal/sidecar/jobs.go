@@ -14,15 +14,17 @@ import (
 // which is the one that the shell knows: it stops when the program does, and not
 // when the program handles or ignores SIGTSTP. It belongs to one goroutine.
 type jobControl struct {
-	suspended bool // by suspend, and not resumed since
+	stop      func() error // stops this process
+	suspended bool         // by suspend, and not resumed since
 }
 
 // stopWait is how long a program that handles SIGTSTP may take to put the
 // terminal in order and stop itself. Other signals wait meanwhile.
 const stopWait = 2 * time.Second
 
-// suspend stops this process once the program, which got SIGTSTP, has stopped,
-// and returns when it was continued, or when the program goes on.
+// suspend stops this process once the program, which got SIGTSTP, has stopped, and
+// returns when it was continued, or when the program goes on. program is 0 before
+// the program runs.
 func (j *jobControl) suspend(ctx context.Context, program int) error {
 	limit := time.NewTimer(stopWait)
 	defer limit.Stop()
@@ -31,13 +33,9 @@ func (j *jobControl) suspend(ctx context.Context, program int) error {
 	for {
 		st := programState(program)
 		switch {
-		case st.stopped, program == 0: // without a program only we can stop
+		case st.stopped, program == 0: // before there is a program only we can stop
 			j.suspended = true
-			// As the default action would have, so that the shell sees it.
-			if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
-				return fmt.Errorf("stop: %w", err)
-			}
-			return nil
+			return j.stop()
 		case st.ignores, st.gone:
 			return nil
 		}
@@ -49,6 +47,15 @@ func (j *jobControl) suspend(ctx context.Context, program int) error {
 			return nil
 		}
 	}
+}
+
+// stopSelf stops this process as the default action of SIGTSTP would have, so that
+// the shell sees it.
+func stopSelf() error {
+	if err := syscall.Kill(os.Getpid(), syscall.SIGSTOP); err != nil {
+		return fmt.Errorf("stop: %w", err)
+	}
+	return nil
 }
 
 // resumed takes note of SIGCONT and reports whether the program got it, too: a

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
 
 // handleSignals acts on signals until ctx ends; the result can be waited for.
@@ -37,7 +39,7 @@ func (s *sidecar) handleSignals(ctx context.Context) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer signal.Stop(c)
-		var jobs jobControl
+		jobs := jobControl{stop: stopSelf}
 		for {
 			select {
 			case <-ctx.Done():
@@ -62,7 +64,8 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH:
 		shared = inForeground()
 	case syscall.SIGCONT:
-		shared = jobs.resumed(s.programPID())
+		pid, _ := s.program()
+		shared = jobs.resumed(pid)
 	default:
 	}
 	if !shared && s.runtime.Signal("", sig) == 0 {
@@ -74,16 +77,22 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 		}
 	}
 	if sig == syscall.SIGTSTP {
-		if err := jobs.suspend(ctx, s.programPID()); err != nil {
+		pid, over := s.program()
+		if over {
+			return // and so are we in a moment: whoever waits for our end must get it
+		}
+		if err := jobs.suspend(ctx, pid); err != nil {
 			s.log.WarnContext(ctx, "cannot stop with the program", "error", err)
 		}
 	}
 }
 
-// programPID is the program of a pod in the foreground; 0 if none runs.
-func (s *sidecar) programPID() int {
+// program is the process of the program of a pod in the foreground: 0 if none
+// runs, either not yet or, if over, not any more.
+func (s *sidecar) program() (pid int, over bool) {
 	status, _ := s.runtime.Status()
-	return status.Containers[0].PID
+	c := &status.Containers[0]
+	return c.PID, c.PID == 0 && c.State != pod.Waiting
 }
 
 // inForeground reports whether our process group is the one that the controlling
