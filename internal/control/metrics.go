@@ -33,8 +33,8 @@ type planeMetrics struct {
 	stateErrors prometheus.Counter
 }
 
-// What describes the configuration is worked out of the one that published
-// returns when it is asked for.
+// newPlaneMetrics makes the metrics of a plane. Those that describe the
+// configuration are worked out at each scrape, of what published returns.
 func newPlaneMetrics(start time.Time, version string, published func() *publication) *planeMetrics {
 	m := &planeMetrics{
 		registry: prometheus.NewRegistry(),
@@ -76,8 +76,7 @@ func newPlaneMetrics(start time.Time, version string, published func() *publicat
 	notReady := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "pilot_endpoint_not_ready", Help: "Workloads behind a service that are not ready.",
 	}, func() float64 { return float64(workloadsNotReady(published().snapshot)) })
-	m.registry.MustRegister(noInstances, notReady)
-	m.registry.MustRegister(m.services, m.inbound, m.triggers, m.registered, m.debounce, m.noIP, m.conflicts, m.stateErrors, uptime, build)
+	m.registry.MustRegister(noInstances, notReady, m.services, m.inbound, m.triggers, m.registered, m.debounce, m.noIP, m.conflicts, m.stateErrors, uptime, build)
 	return m
 }
 

@@ -18,8 +18,8 @@ import (
 // Defaults of local mode. Istio waits 100 ms and at most 10 s, since a cluster
 // has thousands of proxies; one machine can be quicker.
 const (
-	DefaultQuietPeriod = 10 * time.Millisecond
-	DefaultMaxWait     = time.Second
+	defaultQuietPeriod = 10 * time.Millisecond
+	defaultMaxWait     = time.Second
 )
 
 // Options configure a Plane.
@@ -33,7 +33,7 @@ type Options struct {
 	// DisableIPv6 leaves out all IPv6 addresses.
 	DisableIPv6 bool
 	// QuietPeriod is how long nothing must change before a Snapshot is
-	// published; MaxWait is how long a change waits at most. 0 means default.
+	// published; MaxWait is how long a change waits at most. 0 means 10 ms and 1 s.
 	QuietPeriod, MaxWait time.Duration
 	Version              string       // tag of istio_build; "" means unknown
 	Log                  *slog.Logger // required
@@ -53,10 +53,10 @@ func (o *Options) complete() error {
 		o.Version = mesh.Unknown
 	}
 	if o.QuietPeriod == 0 {
-		o.QuietPeriod = DefaultQuietPeriod
+		o.QuietPeriod = defaultQuietPeriod
 	}
 	if o.MaxWait == 0 {
-		o.MaxWait = DefaultMaxWait
+		o.MaxWait = defaultMaxWait
 	}
 	if o.QuietPeriod < 0 || o.MaxWait < o.QuietPeriod {
 		return fmt.Errorf("quiet period %v and maximum wait %v: neither may be negative, and the wait not shorter", o.QuietPeriod, o.MaxWait)

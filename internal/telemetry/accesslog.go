@@ -237,7 +237,7 @@ func (l *accessLog) drain(w io.Writer, last bool) error {
 			l.r.self.logDropped.Add(1)
 			continue
 		}
-		line = append(e.AppendJSON(line[:0]), '\n')
+		line = append(e.appendJSON(line[:0]), '\n')
 		if _, err := w.Write(line); err != nil {
 			l.r.self.logDropped.Add(1)
 			return err
@@ -261,9 +261,9 @@ func (l *accessLog) await(seq uint64, wait bool) (Entry, readResult) {
 	}
 }
 
-// AppendJSON appends the entry as one JSON object with the 24 keys of Istio's
+// appendJSON appends the entry as one JSON object with the 24 keys of Istio's
 // default access log, in its order; null stands for what is not known.
-func (e *Entry) AppendJSON(b []byte) []byte {
+func (e *Entry) appendJSON(b []byte) []byte {
 	b = append(b, `{"start_time":"`...)
 	b = e.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z")
 	b = append(b, '"')

@@ -13,7 +13,7 @@ import (
 func TestAllocations(t *testing.T) {
 	r := newRecorder(t, nil)
 	e := r.Edge(EdgeKey{Direction: mesh.Inbound})
-	for range 2 * DefaultAccessLogSize {
+	for range 2 * defaultAccessLogSize {
 		one(r, e, 1, 2_000_000)
 	}
 	if n := testing.AllocsPerRun(2000, func() { one(r, e, 1, 2_000_000) }); n != 0 {

@@ -14,10 +14,10 @@ import (
 
 // Defaults of Options.
 const (
-	DefaultReportInterval = 5 * time.Second  // Istio's tcp_reporting_duration
+	defaultReportInterval = 5 * time.Second  // Istio's tcp_reporting_duration
 	DefaultEvictAfter     = 15 * time.Minute // what callers should offer as default
-	DefaultMaxHosts       = 200
-	DefaultAccessLogSize  = 256 // with a Writer
+	defaultMaxHosts       = 200
+	defaultAccessLogSize  = 256 // with a Writer
 )
 
 // unwrittenLogSize is how many entries are kept by default when nobody writes
@@ -37,16 +37,16 @@ type Options struct {
 	// Log takes what the recorder itself has to say; nil discards it.
 	Log *slog.Logger
 	// ReportInterval is how often live connections and gRPC streams are
-	// reported; 0 means DefaultReportInterval.
+	// reported; 0 means 5 s.
 	ReportInterval time.Duration
 	// EvictAfter is how long a series may be silent before it is forgotten;
 	// 0 means for ever, and otherwise it is at least ReportInterval.
 	EvictAfter time.Duration
 	// Buckets are the upper bounds of the request histograms, ascending, in
-	// milliseconds and in bytes alike; nil means DefaultBuckets.
+	// milliseconds and in bytes alike; nil means Envoy's, up to an hour.
 	Buckets []float64
 	// MaxHosts bounds the distinct values of EdgeKey.HostFallback that become
-	// label values; further ones are counted as "other". 0 means DefaultMaxHosts.
+	// label values; further ones are counted as "other". 0 means 200.
 	MaxHosts int
 	// AccessLog configures the log of requests and connections.
 	AccessLog AccessLogOptions
@@ -55,8 +55,8 @@ type Options struct {
 // AccessLogOptions configure the access log.
 type AccessLogOptions struct {
 	// Size is how many of the latest entries are kept in memory, rounded up to
-	// a power of two; 0 means DefaultAccessLogSize with a Writer, and a few
-	// without. While Writer is slow, it is also how many entries may wait.
+	// a power of two; 0 means 256 with a Writer, and a few without. While Writer is
+	// slow, it is also how many entries may wait.
 	Size int
 	// Writer gets one JSON object per line with the keys of Istio's default
 	// format, written by Run; nil writes nothing. Entries that it is too slow
@@ -64,9 +64,9 @@ type AccessLogOptions struct {
 	Writer io.Writer
 }
 
-// DefaultBuckets are Envoy's default histogram bounds, which Istio uses for
+// defaultBuckets are Envoy's default histogram bounds, which Istio uses for
 // milliseconds and bytes.
-func DefaultBuckets() []float64 {
+func defaultBuckets() []float64 {
 	return []float64{
 		0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000,
 		10000, 30000, 60000, 300000, 600000, 1800000, 3600000,
@@ -80,18 +80,18 @@ func (o *Options) setDefaults() error {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.ReportInterval == 0 {
-		o.ReportInterval = DefaultReportInterval
+		o.ReportInterval = defaultReportInterval
 	}
 	if o.Buckets == nil {
-		o.Buckets = DefaultBuckets()
+		o.Buckets = defaultBuckets()
 	}
 	if o.MaxHosts == 0 {
-		o.MaxHosts = DefaultMaxHosts
+		o.MaxHosts = defaultMaxHosts
 	}
 	switch {
 	case o.AccessLog.Size != 0:
 	case o.AccessLog.Writer != nil:
-		o.AccessLog.Size = DefaultAccessLogSize
+		o.AccessLog.Size = defaultAccessLogSize
 	default:
 		o.AccessLog.Size = unwrittenLogSize
 	}
