@@ -7,5 +7,7 @@
 // Invariant: an answer never changes when more bytes of the same connection
 // arrive. A caller therefore asks again with a longer prefix until an answer is
 // decided, and it does not matter how the network cut the bytes. The fuzz
-// target holds this for arbitrary bytes.
+// target holds this for arbitrary bytes. There is one exception: a request whose
+// method nobody has registered is HTTP only if the first look shows its whole
+// first line, since no other protocol shall wait for that.
 package detect

@@ -12,9 +12,9 @@ const HTTP2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 func http2Preface(prefix []byte) verdict { return literal(prefix, HTTP2Preface) }
 
 // methods are the methods of the IANA registry (RFC 9110 section 16.1) and
-// those of UPnP and caches that are in wide use. Only these are recognised
-// without a declaration: any upper-case word could be a method, but then an
-// unknown text protocol would be held back until its first line ends.
+// those of UPnP and caches that are in wide use. Only these are waited for
+// without a declaration: any word could be a method, but then an unknown text
+// protocol would be held back until its first line ends (see requestLine).
 //
 //nolint:gochecknoglobals // a constant list; Go has no constant slices
 var methods = [...]string{
@@ -42,7 +42,10 @@ func http1Line(prefix []byte) (v verdict, certain bool) {
 	case no:
 	}
 	rest, v := afterMethod(prefix)
-	if v != yes {
+	switch {
+	case v == no && requestLine(prefix):
+		return yes, true
+	case v != yes:
 		return v, false
 	}
 	line, _, ended := bytes.Cut(rest, []byte("\n"))
@@ -72,4 +75,29 @@ func afterMethod(prefix []byte) (rest []byte, v verdict) {
 		}
 	}
 	return nil, v
+}
+
+// requestLine reports whether prefix begins with a whole request line of
+// HTTP/1.0 or 1.1, whatever the method (RFC 9112 section 3). No other protocol
+// begins like this. A proxy writes a request's head in one piece, so what the
+// client's proxy took for HTTP the server's does, too.
+func requestLine(prefix []byte) bool {
+	line, _, ended := bytes.Cut(prefix, []byte("\n"))
+	line = bytes.TrimSuffix(line, []byte("\r"))
+	method, rest, ok := bytes.Cut(line, []byte(" "))
+	_, version, ok2 := bytes.Cut(rest, []byte(" "))
+	if !ended || !ok || !ok2 || len(method) == 0 {
+		return false
+	}
+	for _, c := range method {
+		if !tokenByte(c) {
+			return false
+		}
+	}
+	return string(version) == "HTTP/1.1" || string(version) == "HTTP/1.0"
+}
+
+// tokenByte is tchar of RFC 9110 section 5.6.2.
+func tokenByte(c byte) bool {
+	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || bytes.IndexByte([]byte("!#$%&'*+-.^_`|~"), c) >= 0
 }
