@@ -27,11 +27,7 @@ func (g *Graph) assemble(edges map[edgeKey]*tally, namespace string) {
 	for _, id := range slices.Sorted(maps.Keys(nodes)) {
 		n := nodes[id]
 		n.Incoming, n.Outgoing = g.traffic(n.in), g.traffic(n.out)
-		judged := n.in
-		if judged.requests == 0 {
-			judged = n.out
-		}
-		n.Health = health(judged.requests, judged.errors)
+		n.Health = worse(health(n.in.requests, n.in.errors), health(n.out.requests, n.out.errors))
 		g.Nodes = append(g.Nodes, n.Node)
 	}
 }
@@ -153,4 +149,9 @@ func health(requests, errors float64) Health {
 		return HealthDegraded
 	}
 	return HealthHealthy
+}
+
+func worse(a, b Health) Health {
+	order := []Health{HealthNone, HealthHealthy, HealthDegraded, HealthFailure}
+	return order[max(slices.Index(order, a), slices.Index(order, b))]
 }

@@ -38,8 +38,9 @@ type Graph struct {
 	// EffectiveSeconds is what rates were divided by: the window, or the age of
 	// the mesh if it is younger.
 	EffectiveSeconds float64 `json:"effectiveSeconds"`
-	Nodes            []Node  `json:"nodes"` // sorted by ID; each has an edge
-	Edges            []Edge  `json:"edges"` // sorted by source, destination, service, protocol
+	Namespace        string  `json:"namespace,omitempty"` // that it was narrowed to
+	Nodes            []Node  `json:"nodes"`               // sorted by ID; each has an edge
+	Edges            []Edge  `json:"edges"`               // sorted by source, destination, service, protocol
 }
 
 // Kind is what a node stands for.
@@ -183,7 +184,7 @@ func Build(ctx context.Context, q Querier, o Options) (*Graph, error) {
 		return nil, fmt.Errorf("build graph: %w", err)
 	}
 	tallies.unifyVersions()
-	g := &Graph{At: o.At.UTC(), WindowSeconds: o.Window.Seconds(), EffectiveSeconds: effective.Seconds()}
+	g := &Graph{At: o.At.UTC(), WindowSeconds: o.Window.Seconds(), EffectiveSeconds: effective.Seconds(), Namespace: o.Namespace}
 	g.assemble(tallies.merge(), o.Namespace)
 	return g, nil
 }

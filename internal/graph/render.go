@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -30,7 +31,11 @@ func (g *Graph) WriteJSON(w io.Writer) error {
 func (g *Graph) WriteTable(w io.Writer) error {
 	n := g.names()
 	if len(g.Edges) == 0 {
-		_, err := fmt.Fprintf(w, "No traffic in the %s until %s.\n", seconds(g.WindowSeconds), g.At.Format("15:04:05"))
+		where := ""
+		if g.Namespace != "" {
+			where = " of namespace " + g.Namespace
+		}
+		_, err := fmt.Fprintf(w, "No traffic%s in the %s until %s.\n", where, seconds(g.WindowSeconds), g.At.Format(time.RFC3339))
 		return wrap(err)
 	}
 	edges := table{{"SOURCE", "DESTINATION", "SERVICE", "PROTOCOL", ">RATE", ">ERRORS", ">P50", ">P95", ">P99", ">SENT", ">RECEIVED", ">MTLS", "HEALTH"}}
@@ -40,7 +45,7 @@ func (g *Graph) WriteTable(w io.Writer) error {
 		if e.Requests > 0 {
 			rate, errs = perSecond(e.RequestsPerSecond), percent(e.ErrorShare)
 		} else if e.ConnectionsOpened > 0 {
-			rate = number(e.ConnectionsOpened) + " conn"
+			rate = number(e.ConnectionsOpened/g.EffectiveSeconds) + " conn/s"
 		} else if m := e.MessagesSentPerSecond + e.MessagesReceivedPerSecond; m > 0 {
 			rate = number(m) + " msg/s"
 		}

@@ -122,6 +122,14 @@ func bytesPerSecond(v float64) string {
 	return fmt.Sprintf("%s %s", number(v), units[unit])
 }
 
+// seconds is a span of time without the parts that are 0 at its end: 1m, 1h30m.
 func seconds(s float64) string {
-	return time.Duration(s * float64(time.Second)).String()
+	d := time.Duration(s * float64(time.Second)).String()
+	if strings.HasSuffix(d, "m0s") {
+		d = strings.TrimSuffix(d, "0s")
+	}
+	if strings.HasSuffix(d, "h0m") {
+		d = strings.TrimSuffix(d, "0m")
+	}
+	return d
 }
