@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -149,4 +150,12 @@ func width(rows [][]string) int {
 	return sum
 }
 
-func formatValue(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+// formatValue writes counts in full and other values with six digits; large ones
+// are counts of bytes, and not rounded.
+func formatValue(v float64) string {
+	const whole = 1 << 53 // beyond it not every count is a float64
+	if size := math.Abs(v); size <= whole && (size >= 1e6 || v == math.Trunc(v)) {
+		return strconv.FormatFloat(v, 'f', -1, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 6, 64)
+}

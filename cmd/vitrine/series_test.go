@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -65,12 +66,12 @@ response_code   response_flags   VALUE
 503             UF               3
 `},
 		"one raw series": {[]daemon.QuerySeries{istio(12345678)}, `
-VALUE         SERIES
-1.23457e+07   istio_requests_total{app="client", connection_security_policy="none", destination_app="web",
-                  destination_canonical_revision="v1", destination_canonical_service="web",
-                  destination_service="web.default.svc.cluster.local", destination_service_name="web",
-                  namespace="default", reporter="source", request_protocol="http", response_code="200",
-                  response_flags="-"}
+VALUE      SERIES
+12345678   istio_requests_total{app="client", connection_security_policy="none", destination_app="web",
+               destination_canonical_revision="v1", destination_canonical_service="web",
+               destination_service="web.default.svc.cluster.local", destination_service_name="web",
+               namespace="default", reporter="source", request_protocol="http", response_code="200",
+               response_flags="-"}
 `},
 		"series that share little": {[]daemon.QuerySeries{
 			series(1, "job", "a", "path", long, "to", "1"+long), series(2, "job", "a", "path", "1"+long, "to", long), series(3, "job", "a"),
@@ -118,6 +119,18 @@ func TestSeriesNameWraps(t *testing.T) {
 			if name != nameLabel && !strings.Contains(strings.Join(joined, " "), name+`="`+value+`"`) {
 				t.Errorf("%d labels: %s is lost in %s", n, name, text)
 			}
+		}
+	}
+}
+
+func TestFormatValue(t *testing.T) {
+	for want, v := range map[string]float64{
+		"0": 0, "315833123": 315833123, "-1234567": -1234567, "9007199254740992": 1 << 53, "1.80144e+16": 1 << 54,
+		"2.27273": 25.0 / 11, "1234567.25": 1234567.25, "0.0178088": 0.01780876, "1.5e-07": 1.5e-7,
+		"NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1),
+	} {
+		if got := formatValue(v); got != want {
+			t.Errorf("formatValue(%v) = %q, want %q", v, got, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package metricstore
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -50,7 +51,7 @@ func (s *Store) newAPI() http.Handler {
 		// loopback, where every web site could reach it through a browser.
 		regexp.MustCompile("^$"),
 		s.runtimeInfo,
-		&api.PrometheusVersion{Version: s.opts.Version, GoVersion: runtime.Version()},
+		&api.PrometheusVersion{Version: cmp.Or(engineVersion(), s.opts.Version), Revision: s.opts.Version, GoVersion: runtime.Version()},
 		func() []notifications.Notification { return []notifications.Notification{} },
 		func() (<-chan notifications.Notification, func(), bool) { return nil, nil, false },
 		s.registry,

@@ -1,6 +1,7 @@
 package metricstore
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -133,7 +134,7 @@ func TestAPI(t *testing.T) {
 	check("flags", flags["storage.tsdb.retention.time"], "2d")
 	build, err := c.Buildinfo(ctx)
 	must(err)
-	check("build info", build.Version, "1.2.3")
+	check("build info", []string{build.Version, build.Revision}, []string{cmp.Or(engineVersion(), "1.2.3"), "1.2.3"})
 	runtimeInfo, err := c.Runtimeinfo(ctx)
 	must(err)
 	check("runtime info", runtimeInfo.StorageRetention, "2d or 1073741824B")

@@ -65,3 +65,24 @@ func (q querySlots) Delete(int) { <-q }
 
 // Close implements io.Closer.
 func (q querySlots) Close() error { return nil }
+
+// stringLiteral is the value of an expression of type string. PromQL has nothing
+// else of that type than a literal.
+func stringLiteral(expr string) (text string, ok bool) {
+	e, err := newParser().ParseExpr(expr)
+	if err != nil {
+		return "", false
+	}
+	for {
+		switch x := e.(type) {
+		case *parser.ParenExpr:
+			e = x.Expr
+		case *parser.StepInvariantExpr:
+			e = x.Expr
+		case *parser.StringLiteral:
+			return x.Val, true
+		default:
+			return "", false
+		}
+	}
+}

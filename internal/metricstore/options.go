@@ -46,7 +46,8 @@ type Options struct {
 	// ExternalURL is where users reach the Handler (http://127.0.0.1:9090);
 	// links in alerts begin with it.
 	ExternalURL string
-	// Version is answered by the build-info endpoint.
+	// Version is whose store this is: the revision that the build-info endpoint
+	// answers. Its version is that of the embedded Prometheus.
 	Version string
 	// Log takes what the store has to say; nil discards it.
 	Log *slog.Logger

@@ -98,6 +98,9 @@ func (r *Remote) Handler() http.Handler {
 
 // Eval evaluates an expression at one time.
 func (r *Remote) Eval(ctx context.Context, expr string, at time.Time) (Result, error) {
+	if text, ok := stringLiteral(expr); ok { // what the client library cannot read
+		return Result{Type: ResultString, Text: text}, nil
+	}
 	v, warnings, infos, err := r.api.Query(ctx, expr, at)
 	return r.result(expr, v, append(warnings, infos...), err)
 }
