@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/vitrine-mesh/vitrine/internal/local"
@@ -55,11 +54,7 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 func (m *Mesh) matching(target string) int {
 	n := 0
 	for _, p := range m.local.Pods() {
-		ns, name, ok := strings.Cut(target, "/")
-		if !ok {
-			ns, name = p.Workload.Namespace, target
-		}
-		if ns == p.Workload.Namespace && (name == p.Workload.Name || name == p.Workload.Owner) {
+		if local.Matches(target, &p.Workload) {
 			n += max(1, len(p.Status.Containers))
 		}
 	}

@@ -92,7 +92,7 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 		w := &p.boot.Workload
 		// A program in the foreground writes to its own terminal.
 		ownTerminal := p.boot.Foreground && o.Container != pod.ProxyContainer
-		if p.boot.LogDir == "" || ownTerminal || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return matches(t, w) }) {
+		if p.boot.LogDir == "" || ownTerminal || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return Matches(t, w) }) {
 			continue
 		}
 		add := func(container string) {

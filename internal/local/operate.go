@@ -82,7 +82,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 	for _, t := range targets {
 		found := false
 		for _, p := range s.pods {
-			if !matches(t, &p.boot.Workload) || p.isStopping() {
+			if !Matches(t, &p.boot.Workload) || p.isStopping() {
 				continue
 			}
 			found = true
@@ -124,10 +124,10 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 	return slices.Compact(keys), errors.Join(errs...)
 }
 
-// matches reports whether a target of the command line (POD, OWNER, NS/POD or
+// Matches reports whether a target of the command line (POD, OWNER, NS/POD or
 // NS/OWNER; without NS the default namespace is not implied, any matches) names
 // the pod.
-func matches(target string, w *mesh.Workload) bool {
+func Matches(target string, w *mesh.Workload) bool {
 	ns, name, ok := strings.Cut(target, "/")
 	if !ok {
 		name = target
