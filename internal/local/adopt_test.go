@@ -28,7 +28,7 @@ func TestHistoryOutlivesTheSupervisor(t *testing.T) {
 	w.apply(t, set)
 	first := w.settled(t)[0]
 	killAgent(t, &first)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if now := w.sup.Pods()[0]; !now.Workload.Ready || now.ProxyPID == first.ProxyPID {
 			return errors.New(w.describe())
 		}
@@ -42,7 +42,7 @@ func TestHistoryOutlivesTheSupervisor(t *testing.T) {
 
 	w, _ = reopen(t, dir)
 	w.apply(t, set)
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if pods := w.sup.Pods(); len(pods) != 1 || !pods[0].Workload.Ready {
 			return errors.New(w.describe())
 		}
@@ -144,7 +144,7 @@ func TestAdoptionAfterTheSupervisorWasKilled(t *testing.T) {
 		if holders[p.Workload.Key()] != p.ProxyPID {
 			t.Errorf("pod %s has process %d, want the same as before: %d", p.Workload.Key(), p.ProxyPID, holders[p.Workload.Key()])
 		}
-		eventually(t, 10*time.Second, func() error {
+		eventually(t, func() error {
 			_, err := get(p, "/")
 			return err
 		})

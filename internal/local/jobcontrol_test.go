@@ -20,7 +20,7 @@ import (
 func (w *world) programOf(t *testing.T, load *mesh.Workload) int {
 	t.Helper()
 	pid := 0
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, p := range w.sup.Pods() {
 			if p.Workload.Key() == load.Key() && len(p.Status.Containers) == 1 && p.Status.Containers[0].PID != 0 {
 				pid = p.Status.Containers[0].PID
@@ -35,7 +35,7 @@ func (w *world) programOf(t *testing.T, load *mesh.Workload) int {
 // inState waits until processes are stopped, or until none is.
 func inState(t *testing.T, stopped bool, pids ...int) {
 	t.Helper()
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		for _, pid := range pids {
 			data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 			if err != nil {
@@ -66,7 +66,7 @@ func TestJobControl(t *testing.T) {
 	var seen strings.Builder
 	see := func(want string) {
 		t.Helper()
-		if err := screen.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		if err := screen.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
 		buf := make([]byte, 4096)
@@ -162,9 +162,9 @@ func TestStopSignalsWithoutATerminal(t *testing.T) {
 				t.Fatal(err)
 			}
 			// If it stays stopped, it must not stop this test.
-			defer time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() }).Stop()
+			defer time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }).Stop()
 			stdout.Close()
-			if err := out.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			if err := out.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
 			expect := func(want string) {

@@ -16,7 +16,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
@@ -26,7 +25,7 @@ import (
 // ask sends a request to a port of the pod's proxy and returns status and body.
 func ask(t *testing.T, p *local.PodStatus, method string, port uint16, path string) (int, string) {
 	t.Helper()
-	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+netip.AddrPortFrom(p.Workload.IP, port).String()+path, http.NoBody)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +74,7 @@ func TestAdminOfARealProxy(t *testing.T) {
 	// A failed health check takes the pod out of service, not down.
 	wantReady := func(ready bool, code int) {
 		t.Helper()
-		eventually(t, 10*time.Second, func() error {
+		eventually(t, func() error {
 			if got, body := ask(t, &p, "GET", mesh.PortHealth, "/healthz/ready"); got != code {
 				return fmt.Errorf("health says %d %s", got, body)
 			}
@@ -94,7 +93,7 @@ func TestAdminOfARealProxy(t *testing.T) {
 		t.Errorf("quitquitquit: %d %q", code, body)
 	}
 	w.printed(t, "terminated") // not killed
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		for _, now := range w.sup.Pods() {
 			if now.Workload.Ready && now.ProxyPID != p.ProxyPID {
 				return nil
@@ -143,7 +142,7 @@ func TestAgentDeathEndsThePodAndIsMended(t *testing.T) {
 	before := w.settled(t)[0]
 	killAgent(t, &before)
 	program := before.Status.Containers[0].PID
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		for _, pid := range []int{program, before.ProxyPID} {
 			if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 				return fmt.Errorf("process %d is still there: %s", pid, w.describe())
@@ -174,7 +173,7 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := filepath.Join(dir, "data", "pods", p.Workload.Key(), "config.last-good")
-	eventually(t, 10*time.Second, func() error { // it is saved a moment after it is in force
+	eventually(t, func() error { // it is saved a moment after it is in force
 		_, err := os.Stat(state)
 		return err
 	})
@@ -183,7 +182,7 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := filepath.Join(dir, "pods", p.Workload.Key())
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if pid, err := pod.Holder(run); err != nil || pid != 0 {
 			return fmt.Errorf("the pod's directory is held by %d, %w", pid, err)
 		}
@@ -202,7 +201,7 @@ func TestStartFromTheLastGoodConfiguration(t *testing.T) {
 			t.Errorf("the pod ended with %v", err)
 		}
 	}()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		body, err := get(&p, "/")
 		if err == nil && !strings.HasPrefix(body, p.Workload.Name) {
 			err = fmt.Errorf("it answers %q", body)
@@ -263,7 +262,7 @@ func TestFollowedLogSurvivesRotation(t *testing.T) {
 	defer wg.Wait()
 	defer cancel()
 	w.apply(t, set)
-	eventually(t, 60*time.Second, func() error {
+	eventually(t, func() error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !ended {

@@ -241,7 +241,7 @@ func reopen(t *testing.T, dir string) (w *world, detach func()) {
 			if t.Failed() {
 				w.showLogs(t)
 			}
-			ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			if err := w.sup.Stop(ctx); err != nil {
 				t.Errorf("stop: %v", err)
@@ -292,10 +292,14 @@ func container(name string, args ...string) mesh.Container {
 	}
 }
 
+// patience is how long a test waits for what must come. It only ends a hang: on a
+// busy machine everything takes its time.
+const patience = time.Minute
+
 // eventually waits until ok returns nil, and fails with its last error.
-func eventually(t *testing.T, limit time.Duration, ok func() error) {
+func eventually(t *testing.T, ok func() error) {
 	t.Helper()
-	deadline := time.NewTimer(limit)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -306,7 +310,7 @@ func eventually(t *testing.T, limit time.Duration, ok func() error) {
 		}
 		select {
 		case <-deadline.C:
-			t.Fatalf("after %s: %v", limit, err)
+			t.Fatalf("after %s: %v", patience, err)
 		case <-tick.C:
 		}
 	}
@@ -315,7 +319,7 @@ func eventually(t *testing.T, limit time.Duration, ok func() error) {
 // settled waits until the supervisor has nothing more to do.
 func (w *world) settled(t *testing.T) []local.PodStatus {
 	t.Helper()
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		if !w.sup.Settled() {
 			return fmt.Errorf("not settled: %s", w.describe())
 		}
@@ -338,7 +342,7 @@ func get(p *local.PodStatus, path string) (string, error) {
 }
 
 func fetch(addr netip.AddrPort, path string) (string, error) {
-	c := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	c := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := c.Get("http://" + addr.String() + path)
 	if err != nil {
 		return "", err

@@ -19,7 +19,7 @@ func TestStubbornProgramIsKilled(t *testing.T) {
 	w.apply(t, set)
 	p := w.settled(t)[0]
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := w.sup.Stop(ctx); err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestStubbornProgramIsKilled(t *testing.T) {
 func TestChildrenOfAProgramEndWithIt(t *testing.T) {
 	w := newWorld(t)
 	w.apply(t, deployment("web", 1, "leave-child"))
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if p := w.sup.Pods(); len(p) == 0 || p[0].Status.Reason != pod.ReasonCrashLoop {
 			return errors.New(w.describe())
 		}
@@ -79,7 +79,7 @@ func TestStopWaitsForTheProxies(t *testing.T) {
 	w.unlisted = unlisted
 	w.mu.Unlock()
 	w.apply(t)
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		for s := range w.plane.Watch(t.Context()) {
 			if len(s.Workloads) == 1 && s.Workloads[0].Ready {
 				return errors.New("still ready")
@@ -97,7 +97,7 @@ func TestStopWaitsForTheProxies(t *testing.T) {
 		t.Errorf("refused before the proxies know: %v", err)
 	}
 	close(unlisted)
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if n := len(w.sup.Pods()); n > 0 {
 			return fmt.Errorf("%d pods are left", n)
 		}

@@ -42,7 +42,7 @@ func TestReplicasShareAPort(t *testing.T) {
 		if body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortHealth), "/healthz/ready"); err != nil || body != "ready\n" {
 			t.Errorf("health of %s: %q, %v", p.Workload.Name, body, err)
 		}
-		eventually(t, 5*time.Second, func() error {
+		eventually(t, func() error {
 			body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortMerged), "/stats/prometheus")
 			if err == nil && requests(body) != 1 {
 				err = fmt.Errorf("metrics count %d requests, want 1:\n%s", requests(body), body)
@@ -50,7 +50,7 @@ func TestReplicasShareAPort(t *testing.T) {
 			return err
 		})
 	}
-	eventually(t, 5*time.Second, func() error {
+	eventually(t, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		for _, p := range pods {
@@ -65,7 +65,7 @@ func TestReplicasShareAPort(t *testing.T) {
 // printed waits for a line of some program.
 func (w *world) printed(t *testing.T, line string) {
 	t.Helper()
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !slices.ContainsFunc(w.output, func(s string) bool { return strings.HasSuffix(s, ": "+line) }) {
@@ -99,7 +99,7 @@ func TestScaleDownKeepsMetrics(t *testing.T) {
 		}
 	}
 	w.apply(t)
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !slices.Contains(w.gone, p.Workload.Key()) {
@@ -127,7 +127,7 @@ func TestCrashRestartsInTheSameCase(t *testing.T) {
 		if _, err := get(&now, fmt.Sprintf("/exit?code=%d", 40+n)); err == nil && n == 0 {
 			t.Fatal("the program answered and should have ended")
 		}
-		eventually(t, 10*time.Second, func() error {
+		eventually(t, func() error {
 			now := w.sup.Pods()[0]
 			// The first restart is at once, the second waits.
 			if now.Restarts != 1 || now.Workload.Ready != (n == 1) {
@@ -156,7 +156,7 @@ func TestProxyDeathEndsTheProgramAndIsMended(t *testing.T) {
 	if err := syscall.Kill(before.ProxyPID, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		if err := syscall.Kill(program, 0); !errors.Is(err, syscall.ESRCH) {
 			return errors.New("the program is still there")
 		}
@@ -190,7 +190,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 	set.Labels = map[string]string{"app": "web", "version": "v2"}
 	w.apply(t, set, load)
 	least := len(old)
-	eventually(t, 30*time.Second, func() error {
+	eventually(t, func() error {
 		ready := 0
 		for _, p := range w.sup.Pods() {
 			if p.Workload.Ready && p.Workload.Owner == "web" {
@@ -223,7 +223,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 			t.Errorf("pod %s was not replaced", p.Workload.Key())
 		}
 	}
-	eventually(t, 20*time.Second, func() error {
+	eventually(t, func() error {
 		for _, p := range w.sup.Pods() {
 			if p.Stopping {
 				return errors.New(w.describe())
@@ -315,7 +315,7 @@ func TestProbesOfRealPrograms(t *testing.T) {
 			tc.probe.Period, tc.probe.Timeout, tc.probe.FailureThreshold = 50*time.Millisecond, 5*time.Second, 1
 			set.Containers[0].Readiness = &tc.probe
 			w.apply(t, set)
-			eventually(t, 15*time.Second, func() error {
+			eventually(t, func() error {
 				p := w.sup.Pods()
 				if len(p) == 0 || len(p[0].Status.Containers) == 0 || p[0].Status.Containers[0].State != pod.Live {
 					return errors.New(w.describe())
@@ -343,7 +343,7 @@ func TestLivenessRestartsARealProgram(t *testing.T) {
 	if _, err := get(&p, "/fail"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		now := w.sup.Pods()[0]
 		if now.Restarts != 1 || !now.Workload.Ready {
 			return errors.New(w.describe())

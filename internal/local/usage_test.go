@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -67,7 +66,7 @@ func TestIdleMemory(t *testing.T) {
 	w.plane.SetServices("test", services)
 	w.apply(t, deployment("web", 1, "serve", "8080"))
 	p := w.settled(t)[0]
-	eventually(t, 10*time.Second, func() error {
+	eventually(t, func() error {
 		body, err := fetch(netip.AddrPortFrom(p.Workload.IP, mesh.PortAdmin), "/clusters")
 		if err == nil && strings.Count(body, "::observability_name::") < 100 {
 			err = fmt.Errorf("the proxy knows %d clusters", strings.Count(body, "::observability_name::"))
