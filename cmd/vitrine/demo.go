@@ -54,7 +54,7 @@ func (c *cli) demoCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "directory of the demo's files (default: found beside the executable)")
-	cmd.Flags().DurationVar(&duration, "duration", 0, "end after so long with a summary, for example 60s")
+	spanFlag(cmd.Flags(), &duration, "duration", 0, "end after so long with a summary, for example 60s")
 	c.meshFlags(cmd.Flags(), &cfg)
 	return cmd
 }

@@ -137,7 +137,7 @@ func (c *cli) downCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.out, "stopped %d workloads\n", n)
+			fmt.Fprintf(c.out, "stopped %s\n", daemon.Count(n, "workload"))
 			return nil
 		},
 	}

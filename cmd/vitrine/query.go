@@ -50,8 +50,8 @@ func (c *cli) queryCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&q.Range, "range", 0, "show the last so much time instead of one instant")
-	flags.DurationVar(&q.Step, "step", 0, "distance of points in a range (default: a 60th of it, at least 1s)")
+	spanFlag(flags, &q.Range, "range", 0, "show the last so much time instead of one instant")
+	spanFlag(flags, &q.Step, "step", 0, "distance of points in a range (default: a 60th of it, at least 1s)")
 	flags.StringVar(&at, "at", "", "time of the query: RFC 3339, unix seconds, or -5m for the past (default now)")
 	flags.StringVar(&q.URL, "query-url", "", "ask this Prometheus-compatible server instead of the mesh's own")
 	outputFlag(cmd, &output, "table", "json", "chart")
@@ -95,7 +95,7 @@ func (c *cli) graphCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.DurationVar(&g.Window, "window", time.Minute, "span of time that the graph is about")
+	spanFlag(flags, &g.Window, "window", time.Minute, "span of time that the graph is about")
 	flags.StringVar(&at, "at", "", "end of the window: RFC 3339, unix seconds, or -5m for the past (default now)")
 	flags.StringVarP(&g.Namespace, "namespace", "n", "", "only edges from or to this namespace")
 	flags.StringVar(&g.URL, "query-url", "", "ask this Prometheus-compatible server instead of the mesh's own")

@@ -26,10 +26,10 @@ func addressFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 	addressFlags(flags, cfg)
 	flags.StringVar(&cfg.ProxyBinary, "proxy-binary", "", "the vitrine-proxy to use (default: beside vitrine, then PATH)")
-	flags.DurationVar(&cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
-	flags.DurationVar(&cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
-	flags.Int64Var(&cfg.RetentionBytes, "retention-bytes", 2<<30, "how many bytes of metrics are kept; -1 is no bound")
-	flags.DurationVar(&cfg.EvictAfter, "evict-after", 15*time.Minute, "when a proxy forgets a silent series; negative is never")
+	spanFlag(flags, &cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
+	spanFlag(flags, &cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
+	sizeFlag(flags, &cfg.RetentionBytes, "retention-bytes", 2<<30, "how much of metrics is kept, as 512MB or 2GiB; -1 is no bound")
+	spanFlag(flags, &cfg.EvictAfter, "evict-after", 15*time.Minute, "when a proxy forgets a silent series; negative is never")
 	flags.StringArrayVar(&cfg.RemoteWrite, "remote-write", nil, "URL that receives every sample (repeatable)")
 	flags.StringArrayVar(&cfg.RuleFiles, "rules", nil, "Prometheus rule file (repeatable)")
 	flags.StringVar(&cfg.QueryURL, "query-url", "", "external Prometheus-compatible server that answers queries instead of the embedded one")
@@ -132,7 +132,7 @@ func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.out, "the mesh is up: %d workloads, %d services\n", s.Workloads, s.Services)
+	fmt.Fprintf(c.out, "the mesh is up: %s, %s\n", daemon.Count(s.Workloads, "workload"), daemon.Count(s.Services, "service"))
 	for _, o := range s.Published {
 		fmt.Fprintf(c.out, "  %s  %s\n", o.URL, o.Service)
 	}

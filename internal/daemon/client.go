@@ -222,7 +222,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		return stopped
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		if n := len(livePods(runDir)); n > 0 {
-			return fmt.Errorf("%w: the control plane is gone, but %d workloads of it go on: `vitrine up` takes them over, `vitrine down` stops them", ErrNotRunning, n)
+			return fmt.Errorf("%w: the control plane is gone and has left %s running: `vitrine up` takes over what runs, `vitrine down` stops it", ErrNotRunning, Count(n, "workload"))
 		}
 		return fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
 	case errors.Is(err, errForeign):

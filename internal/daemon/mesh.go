@@ -152,7 +152,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 		return err
 	}
 	if len(live) > 0 {
-		fmt.Fprintf(m.io.Progress, "taking over %d workloads that an earlier control plane left running\n", len(live))
+		fmt.Fprintf(m.io.Progress, "taking over %s that an earlier control plane left running\n", Count(len(live), "workload"))
 	}
 	if err := m.buildSources(); err != nil {
 		return err

@@ -70,7 +70,7 @@ func TestFailureSaysWhatGoesOn(t *testing.T) {
 	if err := m.serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "serve 127.0.0.1") {
 		t.Errorf("serve: %v", err)
 	}
-	if got := progress.String(); !strings.Contains(got, "1 workloads go on: `vitrine up` takes them over, `vitrine down` stops them") {
+	if got := progress.String(); !strings.Contains(got, "leaves 1 workload running: `vitrine up` takes over what runs, `vitrine down` stops it") {
 		t.Errorf("said: %q", got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -181,12 +182,20 @@ func (m *Mesh) narrate(ctx context.Context) error {
 // welcome says what can be reached and how the mesh is stopped.
 func (m *Mesh) welcome(s *Status) {
 	out := m.io.Progress
-	fmt.Fprintf(out, "the mesh is up after %.1f s: %d workloads, %d services\n", time.Since(m.started).Seconds(), s.Workloads, s.Services)
+	fmt.Fprintf(out, "the mesh is up after %.1f s: %s, %s\n", time.Since(m.started).Seconds(), Count(s.Workloads, "workload"), Count(s.Services, "service"))
 	for _, line := range s.Published {
 		fmt.Fprintf(out, "  %s  %s\n", line.URL, line.Service)
 	}
 	fmt.Fprintf(out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
 	fmt.Fprintln(out, "Ctrl-C or `vitrine down` stops everything; try `vitrine ps`, `vitrine graph`, `vitrine logs -f` in another terminal")
+}
+
+// Count is a number with its noun: 1 workload, 2 workloads.
+func Count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return strconv.Itoa(n) + " " + noun
 }
 
 // lastWords shortens what a program said to its last few lines.

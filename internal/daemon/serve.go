@@ -101,13 +101,13 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		case <-m.stop:
 		case <-gctx.Done():
 			if n := len(livePods(m.cfg.RunDir)); n > 0 {
-				fmt.Fprintf(m.io.Progress, "the control plane ends, but %d workloads go on: `vitrine up` takes them over, `vitrine down` stops them\n", n)
+				fmt.Fprintf(m.io.Progress, "the control plane ends and leaves %s running: `vitrine up` takes over what runs, `vitrine down` stops it\n", Count(n, "workload"))
 			}
 			return nil
 		}
 		close(m.stopping)
 		if n := len(m.local.Pods()); n > 0 {
-			fmt.Fprintf(m.io.Progress, "stopping %d workloads (Ctrl-C again does not wait for them)\n", n)
+			fmt.Fprintf(m.io.Progress, "stopping %s (Ctrl-C again does not wait)\n", Count(n, "workload"))
 		}
 		err := m.stopPrograms(base)
 		close(m.stopped)
