@@ -339,7 +339,12 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 		AccessLog:  s.o.AccessLog,
 		EvictAfter: s.o.EvictAfter,
 	}
-	if _, err := boot.Write(); err != nil {
+	_, err = boot.Write()
+	if err == nil {
+		// What an earlier pod of this name wrote is none of its lines.
+		err = os.RemoveAll(boot.LogDir)
+	}
+	if err != nil {
 		s.o.Release(key)
 		return nil, errors.Join(err, os.RemoveAll(boot.RunDir))
 	}

@@ -75,6 +75,35 @@ func (w *world) printed(t *testing.T, line string) {
 	})
 }
 
+// TestLogsOfOnePod: the pods of a StatefulSet have the names of those before
+// them, and only their own lines.
+func TestLogsOfOnePod(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		w, detach := reopen(t, dir)
+		set := deployment("kv", 1, "serve", "8080")
+		set.Kind = mesh.KindStatefulSet
+		w.apply(t, set)
+		w.settled(t)
+		w.printed(t, "serving on 8080")
+		lines := 0
+		if err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{"kv-0"}, Tail: -1}, func(_, _ string, line []byte) error {
+			if string(line) == "serving on 8080" {
+				lines++
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		if lines != 1 {
+			t.Errorf("%d lines, want the one of this pod", lines)
+		}
+		w.apply(t)
+		w.settled(t)
+		detach()
+	}
+}
+
 // requests sums istio_requests_total.
 func requests(metrics string) int {
 	sum := 0.0
