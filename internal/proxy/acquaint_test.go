@@ -34,7 +34,7 @@ func TestCallerAheadOfItsNews(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.Close() })
-		c.SetDeadline(time.Now().Add(20 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
 		return c
 	}
@@ -69,7 +69,7 @@ func TestCallerAheadOfItsNews(t *testing.T) {
 		}
 		return regexp.MustCompile(`(?m)^istio_requests_total\{.*source_workload="` + source + `",.* 1$`).MatchString(text.String())
 	}
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !counted("young") || !counted("unknown") { // the answer may be there first
 		if time.Now().After(deadline) {
 			t.Fatalf("counted as the caller's: %t, as a stranger's: %t", counted("young"), counted("unknown"))

@@ -51,7 +51,7 @@ func TestApplyUnderLoad(t *testing.T) {
 				return d.DialContext(ctx, "tcp", h.addr)
 			}}
 			defer tr.CloseIdleConnections()
-			client := http.Client{Transport: tr, Timeout: 20 * time.Second}
+			client := http.Client{Transport: tr, Timeout: patience}
 			for {
 				select {
 				case <-stop:

@@ -33,7 +33,7 @@ func TestHTTP2RequestsAfterGoAwayDoNotCount(t *testing.T) {
 	<-asked
 	drained := make(chan error, 1)
 	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
 		defer cancel()
 		drained <- r.p.Drain(ctx)
 	}()

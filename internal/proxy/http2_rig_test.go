@@ -150,7 +150,7 @@ func (f *h2frames) respond(id uint32, body string) {
 // next is the next frame; nil at the end of the connection.
 func (f *h2frames) next(t *testing.T) http2.Frame {
 	t.Helper()
-	if err := f.c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := f.c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	fr, err := f.ReadFrame()

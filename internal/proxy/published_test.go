@@ -41,12 +41,12 @@ func hammer(addr string, stop <-chan struct{}, resets *atomic.Int64) (n int, lon
 }
 
 func oneRequest(addr string) error {
-	c, err := net.DialTimeout("tcp", addr, 10*time.Second)
+	c, err := net.DialTimeout("tcp", addr, patience)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n"); err != nil {
@@ -110,7 +110,7 @@ func TestPublishedAddressLosesNothing(t *testing.T) {
 		pause(t.Context(), 10*time.Millisecond)
 	}
 	for _, h := range replicas[:2] {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if err := h.p.Drain(ctx); err != nil {
 			t.Error(err)
 		}

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/datadriven"
 
@@ -157,24 +156,12 @@ func tell(t *testing.T, d *datadriven.TestData, answers []answer) string {
 	o.mu.Unlock()
 	writeLines(&out, "client", string(got))
 	out.WriteString(ending)
-	waitFor(t, func() bool { return len(h.p.connections(mesh.Outbound))+len(h.p.connections(mesh.Inbound)) == 0 })
+	until(t, "all connections have ended", func() bool { return len(h.p.connections(mesh.Outbound))+len(h.p.connections(mesh.Inbound)) == 0 })
 	for _, e := range h.rec.AccessLog(100) {
 		line := fmt.Sprintf("record: %s %s %s %d %s %s in=%d out=%d\n", e.Method, e.Authority, e.Path, e.Code, e.Flags, e.Detail, e.BytesReceived, e.BytesSent)
 		out.WriteString(localPort.ReplaceAllString(line, "LOCAL"))
 	}
 	return out.String()
-}
-
-// waitFor polls until cond holds.
-func waitFor(tb testing.TB, cond func() bool) {
-	tb.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for !cond() {
-		if time.Now().After(deadline) {
-			tb.Fatal("it did not happen within 10 s")
-		}
-		<-time.NewTimer(time.Millisecond).C
-	}
 }
 
 var (
