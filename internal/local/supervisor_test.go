@@ -99,7 +99,12 @@ func TestLogsOfOnePod(t *testing.T) {
 			t.Errorf("%d lines, want the one of this pod", lines)
 		}
 		w.apply(t)
-		w.settled(t)
+		eventually(t, func() error {
+			if pods := w.sup.Pods(); len(pods) > 0 {
+				return errors.New(w.describe())
+			}
+			return nil
+		})
 		detach()
 	}
 }
