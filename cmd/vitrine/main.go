@@ -35,7 +35,7 @@ func main() {
 	signals := make(chan os.Signal, 2)
 	// A signal that the caller had ignored (nohup, a script's background job)
 	// stays so, also for the program that `vitrine run` becomes.
-	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM} {
+	for _, sig := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
 		if !signal.Ignored(sig) {
 			signal.Notify(signals, sig)
 		}
@@ -44,7 +44,10 @@ func main() {
 	go func() {
 		<-signals
 		cancel()
-		<-signals
+		// A terminal that is closed sends SIGHUP, and its shell does, too.
+		for <-signals == syscall.SIGHUP {
+			continue
+		}
 		close(force)
 	}()
 	c := &cli{stdin: os.Stdin, out: os.Stdout, errOut: os.Stderr, force: force}
