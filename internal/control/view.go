@@ -24,7 +24,8 @@ const (
 // View computes what the proxy of the workload with the given key needs of s.
 // Names are Istio's. It is pure: equal arguments give equal results, and a
 // change of s that does not concern the proxy gives an equal result. The
-// result may share memory with s.
+// result may share memory with s. Proxies are served by Plane.View, which shares
+// work between them; this says what it has to give, and tests hold it to that.
 func View(s *mesh.Snapshot, workload string) (*mesh.NodeConfig, error) {
 	return newViewCache(s).view(workload)
 }
