@@ -110,6 +110,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 			fmt.Fprintf(m.io.Progress, "stopping %s (Ctrl-C again does not wait)\n", Count(n, "workload"))
 		}
 		err := m.stopPrograms(base)
+		m.store.EndSeries()
 		close(m.stopped)
 		cancel() // Serve lets the answer to `vitrine down` leave first
 		return err

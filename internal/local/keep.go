@@ -238,7 +238,7 @@ func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backof
 	p.pid = 0
 	p.status.Ready = false
 	defer func() {
-		if was {
+		if was || p.ended {
 			s.changed(p)
 		}
 	}()

@@ -24,8 +24,8 @@ func (s *Supervisor) remove(ctx context.Context, p *instance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pods, p.key)
-	if f := s.o.Hooks.WorkloadGone; f != nil {
-		s.pending = append(s.pending, func() { f(p.key) })
+	if !p.ended { // else it was told before
+		s.gone(p)
 	}
 	s.pending = append(s.pending, func() {
 		// Index is called with the lock held, too: the number of a name that

@@ -22,7 +22,8 @@ type Hooks struct {
 	// and with each change of its readiness. The value is the callee's.
 	WorkloadChanged func(w mesh.Workload)
 	// WorkloadGone is called when the workload with the given Key has ended and
-	// will not come back under this name.
+	// will not come back under this name: also of a Job that is done, which is
+	// listed all the same.
 	WorkloadGone func(key string)
 }
 
@@ -365,12 +366,24 @@ func (s *Supervisor) takeLaunched() []*instance {
 	return l
 }
 
-// changed queues WorkloadChanged. s.mu is held.
+// changed queues WorkloadChanged, or WorkloadGone once the pod has ended.
+// s.mu is held.
 func (s *Supervisor) changed(p *instance) {
+	if p.ended {
+		s.gone(p)
+		return
+	}
 	if f := s.o.Hooks.WorkloadChanged; f != nil {
 		w := p.boot.Workload.Clone()
 		w.Ready = p.ready()
 		s.pending = append(s.pending, func() { f(w) })
+	}
+}
+
+// gone queues WorkloadGone. s.mu is held.
+func (s *Supervisor) gone(p *instance) {
+	if f := s.o.Hooks.WorkloadGone; f != nil {
+		s.pending = append(s.pending, func() { f(p.key) })
 	}
 }
 

@@ -316,6 +316,16 @@ func TestJob(t *testing.T) {
 					t.Errorf("pod %s: phase %s", p.Workload.Name, p.Status.Phase)
 				}
 			}
+			// It is listed, and no workload any more that anybody scrapes or calls.
+			eventually(t, func() error {
+				for _, p := range w.plane.Snapshot().Workloads {
+					return fmt.Errorf("%s is a workload yet", p.Key())
+				}
+				return nil
+			})
+			if left := w.sup.Pods(); len(left) != tc.pods {
+				t.Errorf("%d pods are listed, want %d", len(left), tc.pods)
+			}
 			var lines []string
 			err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{pods[0].Workload.Name}, Tail: -1},
 				func(_, _ string, line []byte) error { lines = append(lines, string(line)); return nil })

@@ -46,6 +46,7 @@ type Store struct {
 
 	config atomic.Pointer[config.Config]
 	state  atomic.Int32
+	ends   atomic.Bool // series end with Run
 
 	mu      sync.Mutex
 	targets map[string][]Target // by job
@@ -151,6 +152,11 @@ func (s *Store) Run(ctx context.Context) error {
 	s.rules.Stop()
 	s.state.Store(stateEnded)
 	wg.Wait() // forwardTargets stops the scraper
+	if s.ends.Load() {
+		if err := s.endSeries(context.WithoutCancel(ctx)); err != nil { // a full disk: nothing that its owner must be told now
+			s.opts.Log.Warn("series stay open", "error", err)
+		}
+	}
 	if err := errors.Join(scrapeErr, rulesErr, s.Close()); err != nil {
 		return fmt.Errorf("run metric store: %w", err)
 	}

@@ -1,0 +1,68 @@
+package metricstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/value"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+)
+
+// EndSeries makes Run, when it ends, mark every series as ended at that moment.
+// Who ends for good what is scraped says so: a Prometheus that is only restarted
+// leaves its series open, and shows what is no longer there for five minutes.
+func (s *Store) EndSeries() { s.ends.Store(true) }
+
+// endSeries writes a staleness marker for each series that an instant query would
+// show. Nothing else is appended any more.
+func (s *Store) endSeries(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("mark series as ended: %w", err)
+		}
+	}()
+	now := time.Now()
+	q, err := s.db.Querier(now.Add(-lookbackDelta).UnixMilli(), now.UnixMilli())
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	app := s.writable.AppenderV2(ctx)
+	set := q.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+"))
+	var it chunkenc.Iterator
+	for set.Next() {
+		series := set.At()
+		it = series.Iterator(it)
+		last, open := lastSample(it)
+		if !open {
+			continue
+		}
+		at := max(now.UnixMilli(), last+1)
+		if _, err := app.Append(0, series.Labels(), 0, at, math.Float64frombits(value.StaleNaN), nil, nil, storage.AppendV2Options{}); err != nil {
+			return errors.Join(err, app.Rollback())
+		}
+	}
+	if err := set.Err(); err != nil {
+		return errors.Join(err, app.Rollback())
+	}
+	return app.Commit()
+}
+
+// lastSample is the time of a series' last sample, and whether it is none that
+// marks an end.
+func lastSample(it chunkenc.Iterator) (at int64, open bool) {
+	for kind := it.Next(); kind != chunkenc.ValNone; kind = it.Next() {
+		at, open = it.AtT(), true
+		if kind == chunkenc.ValFloat {
+			_, v := it.At()
+			open = !value.IsStaleNaN(v)
+		}
+	}
+	return at, open
+}
