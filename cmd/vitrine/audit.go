@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/daemon"
@@ -87,8 +86,19 @@ type loadAudit struct {
 
 // run ends the load, so that its ledger is final, waits until the last of it is
 // scraped, and writes the ledger beside the counters of both proxies of every
-// edge. It returns errDisagree if they differ.
+// edge. It returns errDisagree if they differ. Who ends ctx wants no verdict.
 func (a *loadAudit) run(ctx context.Context, out io.Writer) error {
+	err := a.settled(ctx, out)
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	_, err = fmt.Fprintln(out, "ended before the last figures were in: they are not compared")
+	return err
+}
+
+// settled compares again and again, until all has agreed for a round of scrapes or
+// the last figures must be in.
+func (a *loadAudit) settled(ctx context.Context, out io.Writer) error {
 	pods := map[string]bool{}
 	if err := a.notePods(ctx, pods); err != nil {
 		return err
@@ -103,38 +113,47 @@ func (a *loadAudit) run(ctx context.Context, out io.Writer) error {
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	var rows []edgeCount
-	var note string
+	var last *comparison // nil until there is a ledger
 	var agreed time.Time // since when they have agreed
 	for {
-		l, written := a.ledger.read()
-		if written {
-			series, err := a.count(ctx)
-			switch {
-			case err == nil:
-				rows, note = compare(l, series, pods, a.leftOut)
-			case ctx.Err() == nil:
-				return err
-			}
-			switch {
-			case len(rows) == 0 || slices.ContainsFunc(rows, func(e edgeCount) bool { return !e.agrees() }):
-				agreed = time.Time{}
-			case agreed.IsZero():
-				agreed = time.Now()
-			case time.Since(agreed) > a.scrape:
-				return writeComparison(out, rows, note)
-			}
+		now, err := a.look(ctx, pods)
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+		if now != nil {
+			last = now
+		}
+		switch {
+		case last == nil || !last.agrees():
+			agreed = time.Time{}
+		case agreed.IsZero():
+			agreed = time.Now()
+		case time.Since(agreed) > a.scrape:
+			return last.write(out)
 		}
 		select {
 		case <-tick.C:
 			continue
 		case <-ctx.Done():
 		}
-		if !written {
+		if last == nil {
 			return errors.New("the load left no ledger: see `vitrine logs load`")
 		}
-		return errors.Join(writeComparison(out, rows, note), errDisagree)
+		return errors.Join(last.write(out), errDisagree)
 	}
+}
+
+// look compares once; nil if there is no ledger yet.
+func (a *loadAudit) look(ctx context.Context, pods map[string]bool) (*comparison, error) {
+	l, ok := a.ledger.read()
+	if !ok {
+		return nil, nil
+	}
+	series, err := a.count(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return compare(l, series, pods, a.leftOut), nil
 }
 
 func (a *loadAudit) notePods(ctx context.Context, names map[string]bool) error {
@@ -148,7 +167,9 @@ func (a *loadAudit) notePods(ctx context.Context, names map[string]bool) error {
 // compare puts the counters beside the ledger, and what was counted on edges that
 // the ledger does not have beside 0. What lies behind the load's own calls is
 // left out, and said, if the ledger cannot know it.
-func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftOut []string) (rows []edgeCount, note string) {
+func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftOut []string) *comparison {
+	var rows []edgeCount
+	note := ""
 	counts := map[[2]string]*edgeCount{}
 	outside := 0
 	for i := range series {
@@ -197,31 +218,49 @@ func compare(l *ledger, series []daemon.QuerySeries, pods map[string]bool, leftO
 	slices.SortFunc(rows, func(a, b edgeCount) int {
 		return cmp.Or(cmp.Compare(a.source, b.source), cmp.Compare(a.destination, b.destination))
 	})
-	return rows, note
+	return &comparison{rows, note}
 }
 
-// writeComparison prints the rows, and the load's own calls as a sentence.
-func writeComparison(out io.Writer, rows []edgeCount, note string) error {
-	tw := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(tw, "SOURCE\tDESTINATION\tSENT\tCLIENT COUNTED\tSERVER COUNTED\t")
+// comparison is the ledger beside the counters.
+type comparison struct {
+	rows []edgeCount
+	note string // why less is compared than there is, or ""
+}
+
+func (c *comparison) agrees() bool {
+	return !slices.ContainsFunc(c.rows, func(e edgeCount) bool { return !e.agrees() })
+}
+
+// write prints the rows, and the load's own calls as a sentence.
+func (c *comparison) write(out io.Writer) error {
+	if len(c.rows) == 0 {
+		_, err := fmt.Fprintln(out, "the load has sent nothing in this time, and nothing was counted")
+		return err
+	}
+	source, destination := len("SOURCE"), len("DESTINATION")
+	for i := range c.rows {
+		source, destination = max(source, len(c.rows[i].source)), max(destination, len(c.rows[i].destination))
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-*s   %-*s   %8s   %14s   %14s\n", source, "SOURCE", destination, "DESTINATION", "SENT", "CLIENT COUNTED", "SERVER COUNTED")
 	sentence := ""
-	for i := range rows {
-		e := &rows[i]
+	for i := range c.rows {
+		e := &c.rows[i]
 		verdict := "exact"
 		if !e.agrees() {
 			verdict = "DIFFERS"
 		}
-		fmt.Fprintf(tw, "%s\t%s\t%d\t%d\t%d\t%s\n", e.source, e.destination, e.sent, e.client, e.server, verdict)
+		fmt.Fprintf(&b, "%-*s   %-*s   %8d   %14d   %14d   %s\n", source, e.source, destination, e.destination, e.sent, e.client, e.server, verdict)
 		if e.source == loadSet {
-			sentence = fmt.Sprintf("the load sent %d, counted %d at the client, %d at the server", e.sent, e.client, e.server)
+			sentence = fmt.Sprintf("the load sent %d, counted %d at the client, %d at the server\n", e.sent, e.client, e.server)
 		}
 	}
-	if err := tw.Flush(); err != nil {
+	if c.note != "" {
+		b.WriteString(c.note + "\n")
+	}
+	b.WriteString(sentence)
+	if _, err := io.WriteString(out, b.String()); err != nil {
 		return fmt.Errorf("print the comparison: %w", err)
 	}
-	if note != "" {
-		fmt.Fprintln(out, note)
-	}
-	fmt.Fprintln(out, sentence)
 	return nil
 }

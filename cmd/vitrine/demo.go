@@ -113,7 +113,10 @@ func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *ledgerReade
 	}
 	fmt.Fprintf(c.out, "\nWhat happened in the last %s:\n\n", duration.Round(time.Second))
 	err := daemon.WriteGraph(ctx, c.runDir, daemon.GraphQuery{Window: max(duration, time.Second), At: time.Now()}, "table", c.out)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err != nil:
 		return err
 	}
 	fmt.Fprintln(c.out, "\nThe load stops. Its own ledger of requests, beside what the proxies at both ends counted:")
@@ -154,7 +157,7 @@ open   %[2]s/
        %[4]s
          what the load sent, to compare with what was counted
 try    %[1]s graph
-         who calls whom, how often, how fast
+         who calls whom, how often, how fast; catalog-v2 is a canary with a fault: one of its pages fails
        %[1]s ps -o wide
          the programs and their proxies
        %[1]s query 'sum by (destination_app, response_code) (rate(istio_requests_total{reporter="destination"}[1m]))'

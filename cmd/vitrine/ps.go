@@ -14,33 +14,41 @@ import (
 func (c *cli) psCommand() *cobra.Command {
 	var output, namespace string
 	cmd := &cobra.Command{
-		Use: "ps", Aliases: []string{"pods"}, Short: "List the workloads of the mesh", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "ps [POD | WORKLOAD | NAMESPACE/NAME]...", Aliases: []string{"pods"}, Short: "List the workloads of the mesh",
+		RunE: func(cmd *cobra.Command, args []string) error {
 			pods, err := c.client().Pods(cmd.Context())
 			if err != nil {
 				return err
 			}
-			kept := pods[:0]
-			for _, p := range pods {
-				if namespace == "" || p.Namespace == namespace {
-					kept = append(kept, p)
-				}
+			kept, missing := chosen(pods, namespace, targets(namespace, args))
+			if err := c.listPods(kept, output); err != nil || len(missing) == 0 {
+				return err
 			}
-			switch output {
-			case "json":
-				return writeJSON(c.out, kept)
-			case "name":
-				for _, p := range kept {
-					fmt.Fprintf(c.out, "%s/%s\n", p.Namespace, p.Name)
-				}
-				return nil
-			}
-			return c.printPods(kept, output == "wide")
+			return fmt.Errorf("nothing is called %q: `%s` lists what runs", strings.Join(missing, ", "), c.commandLine("ps"))
 		},
+		ValidArgsFunction: c.completePods,
 	}
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only this namespace (default all)")
+	namespaceFlag(cmd, &namespace)
+	cmd.Flags().BoolP("all-namespaces", "A", false, "all namespaces, which is the default")
 	outputFlag(cmd, &output, "table", "wide", "json", "name")
 	return cmd
+}
+
+func namespaceFlag(cmd *cobra.Command, namespace *string) {
+	cmd.Flags().StringVarP(namespace, "namespace", "n", "", "only this namespace (default all)")
+}
+
+func (c *cli) listPods(pods []daemon.Pod, output string) error {
+	switch output {
+	case "json":
+		return writeJSON(c.out, pods)
+	case "name":
+		for _, p := range pods {
+			fmt.Fprintf(c.out, "%s/%s\n", p.Namespace, p.Name)
+		}
+		return nil
+	}
+	return c.printPods(pods, output == "wide")
 }
 
 func (c *cli) printPods(pods []daemon.Pod, wide bool) error {
@@ -87,15 +95,30 @@ func proxyState(s daemon.ProxyState) string {
 
 func (c *cli) logsCommand() *cobra.Command {
 	var r daemon.LogRequest
+	var namespace string
 	cmd := &cobra.Command{
 		Use: "logs [flags] [POD | WORKLOAD | NAMESPACE/NAME]...", Short: "Print what the programs wrote",
 		Long: "Print what the programs of the named pods or workloads wrote to stdout and stderr; of all if none is named.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.Targets = args
+			r.Targets = targets(namespace, args)
+			if namespace != "" && len(args) == 0 {
+				pods, err := c.client().Pods(cmd.Context())
+				if err != nil {
+					return err
+				}
+				kept, _ := chosen(pods, namespace, nil)
+				for _, p := range kept {
+					r.Targets = append(r.Targets, p.Namespace+"/"+p.Name)
+				}
+				if len(kept) == 0 {
+					return fmt.Errorf("nothing runs in namespace %s", namespace)
+				}
+			}
 			return c.client().Logs(cmd.Context(), c.out, r)
 		},
 		ValidArgsFunction: c.completePods,
 	}
+	namespaceFlag(cmd, &namespace)
 	cmd.Flags().BoolVarP(&r.Follow, "follow", "f", false, "go on printing until interrupted")
 	cmd.Flags().IntVar(&r.Tail, "tail", -1, "only the last N lines of each program")
 	cmd.Flags().StringVarP(&r.Container, "container", "c", "", "only this container; istio-proxy is the log of the workload's proxy")
@@ -103,11 +126,12 @@ func (c *cli) logsCommand() *cobra.Command {
 }
 
 func (c *cli) restartCommand() *cobra.Command {
-	return &cobra.Command{
+	var namespace string
+	cmd := &cobra.Command{
 		Use: "restart POD | WORKLOAD | NAMESPACE/NAME...", Short: "Replace workloads, one after the other",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := c.client().Restart(cmd.Context(), args)
+			names, err := c.client().Restart(cmd.Context(), targets(namespace, args))
 			for _, name := range names {
 				fmt.Fprintf(c.out, "%s restarted\n", name)
 			}
@@ -115,6 +139,8 @@ func (c *cli) restartCommand() *cobra.Command {
 		},
 		ValidArgsFunction: c.completePods,
 	}
+	namespaceFlag(cmd, &namespace)
+	return cmd
 }
 
 func (c *cli) completePods(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +27,7 @@ func (s *span) Set(text string) error {
 	if err != nil {
 		days, err := model.ParseDuration(text)
 		if err != nil {
-			return fmt.Errorf("want a length of time, as 15d, 1h30m or 10s")
+			return errors.New("want a length of time, as 15d, 1h30m or 10s")
 		}
 		d = time.Duration(days)
 	}
@@ -65,7 +65,7 @@ func (s *size) Set(text string) error {
 	n, err := units.ParseBase2Bytes(strings.ToUpper(text))
 	if err != nil {
 		if n, err = units.ParseBase2Bytes(text); err != nil {
-			return fmt.Errorf("want a number of bytes, as 512MB, 2GiB or 1073741824")
+			return errors.New("want a number of bytes, as 512MB, 2GiB or 1073741824")
 		}
 	}
 	*s = size(n)

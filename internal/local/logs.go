@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -62,7 +63,7 @@ func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, cont
 		return nil
 	}
 	if len(s.logSources(o)) == 0 && !o.Follow {
-		return fmt.Errorf("no logs of %s (programs of `vitrine run` write to their own terminal, -c istio-proxy shows their proxy's log): see `vitrine ps`", strings.Join(o.Targets, ", "))
+		return s.noLogs(o)
 	}
 	if err := poll(true); err != nil || !o.Follow {
 		return err
@@ -79,6 +80,41 @@ func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, cont
 			return err
 		}
 	}
+}
+
+// noLogs says why o chooses none.
+func (s *Supervisor) noLogs(o LogOptions) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	matching, elsewhere := 0, 0
+	var containers []string
+	for _, p := range s.pods {
+		if len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return Matches(t, &p.boot.Workload) }) {
+			continue
+		}
+		matching++
+		if p.boot.Foreground {
+			elsewhere++
+		}
+		for _, c := range slices.Concat(p.boot.Set.InitContainers, p.boot.Set.Containers) {
+			containers = append(containers, c.Name)
+		}
+	}
+	slices.Sort(containers)
+	names := strings.Join(o.Targets, ", ")
+	switch {
+	case matching == 0 && names == "":
+		return errors.New("no logs, since nothing runs")
+	case matching == 0:
+		return fmt.Errorf("nothing is called %q: see `vitrine ps`", names)
+	case matching == elsewhere:
+		return fmt.Errorf("no logs of %s: programs of `vitrine run` write to their own terminal, -c %s shows their proxy's log",
+			cmp.Or(names, "anything"), pod.ProxyContainer)
+	case o.Container != "":
+		return fmt.Errorf("no logs of container %s: the containers are %s", o.Container,
+			strings.Join(append(slices.Compact(containers), pod.ProxyContainer), ", "))
+	}
+	return fmt.Errorf("no logs of %s", cmp.Or(names, "anything"))
 }
 
 // logSource is the log of one container.

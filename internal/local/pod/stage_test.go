@@ -62,7 +62,9 @@ func (s *stage) Start(p Program) (Process, error) {
 	if !sc.forever {
 		a.end(sc.run, Exit{Code: sc.code})
 	}
-	<-time.After(sc.slow)
+	if sc.slow > 0 {
+		<-time.NewTimer(sc.slow).C
+	}
 	return a, nil
 }
 
