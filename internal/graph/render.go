@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -80,6 +81,9 @@ func (g *Graph) WriteTable(w io.Writer) error {
 	edges.write(&b)
 	b.WriteByte('\n')
 	nodes.write(&b)
+	if math.Abs(g.EffectiveSeconds-g.WindowSeconds) >= 1 {
+		fmt.Fprintf(&b, "\nRates are over %s, not %s: the time that the counts are about.\n", seconds(math.Round(g.EffectiveSeconds)), seconds(g.WindowSeconds))
+	}
 	_, err := io.WriteString(w, b.String())
 	return wrap(err)
 }
