@@ -32,7 +32,7 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer q.Close()
+	defer func() { err = errors.Join(err, q.Close()) }()
 	app := s.writable.AppenderV2(ctx)
 	set := q.Select(ctx, false, nil, labels.MustNewMatcher(labels.MatchRegexp, model.MetricNameLabel, ".+"))
 	var it chunkenc.Iterator
