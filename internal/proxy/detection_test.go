@@ -207,7 +207,7 @@ func TestDrainUndeclaredAndHTTP2(t *testing.T) {
 	c := r.dial(t)
 	f := h2Raw(t, c)
 	f.request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
-	<-asked
+	await(t, asked)
 	drained := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)

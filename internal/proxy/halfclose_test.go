@@ -44,13 +44,13 @@ func TestHalfClose(t *testing.T) {
 			}
 			c := h.dial(t)
 			io.WriteString(c, strings.Repeat(plainRequest, tc.requests))
-			<-o.asked
+			await(t, o.asked)
 			tc.end(c)
 			pause(t.Context(), (absences+3)*reapTick) // it has been looked at
 			r := bufio.NewReader(c)
 			for n := range tc.requests {
 				if n > 0 {
-					<-o.asked
+					await(t, o.asked)
 				}
 				o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 				res, err := http.ReadResponse(r, nil)

@@ -98,12 +98,12 @@ func TestClientGivesUp(t *testing.T) {
 			h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, o.serve)), nil)
 			c := h.dial(t)
 			io.WriteString(c, plainRequest)
-			<-o.asked
+			await(t, o.asked)
 			tc.abort(c)
 			if tc.answer {
 				o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 			} else {
-				<-o.ended // the origin learns of it
+				await(t, o.ended) // the origin learns of it
 			}
 			if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
 				t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)
@@ -232,7 +232,7 @@ func TestSlowBody(t *testing.T) {
 	c := h.dial(t)
 	io.WriteString(c, "POST / HTTP/1.1\r\nHost: web\r\nContent-Length: 20\r\n\r\n")
 	dribble(t, c, strings.Repeat("slow", 5), 2*time.Second)
-	<-origin.asked
+	await(t, origin.asked)
 	pause(t.Context(), 2*time.Second) // waiting for a response has no limit
 	origin.answer <- "HTTP/1.1 204 No Content\r\n\r\n"
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
@@ -307,7 +307,7 @@ func TestDrain(t *testing.T) {
 	h := startInbound(t, serveRaw(t, o.serve), func(o *Options) { o.DrainIdleGrace = time.Millisecond })
 	c, idle := h.dial(t), h.dial(t)
 	io.WriteString(c, plainRequest)
-	<-o.asked
+	await(t, o.asked)
 	drained := make(chan error)
 	go func() { drained <- h.p.Drain(context.Background()) }()
 	until(t, "connections are refused", func() bool {
@@ -335,7 +335,7 @@ func TestDrainByForce(t *testing.T) {
 	h := startInbound(t, serveRaw(t, o.serve), nil)
 	c := h.dial(t)
 	io.WriteString(c, plainRequest)
-	<-o.asked
+	await(t, o.asked)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
 	defer cancel()
 	if err := h.p.Drain(ctx); !errors.Is(err, context.DeadlineExceeded) {

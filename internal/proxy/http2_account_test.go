@@ -30,7 +30,7 @@ func TestHTTP2RequestsAfterGoAwayDoNotCount(t *testing.T) {
 	f := h2Raw(t, c)
 	get := []string{":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/"}
 	f.request(t, 1, true, get...)
-	<-asked
+	await(t, asked)
 	drained := make(chan error, 1)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), patience)
@@ -73,7 +73,7 @@ func TestHTTP2UnfinishedHeadDoesNotCount(t *testing.T) {
 	c := r.dial(t)
 	f := h2Raw(t, c)
 	f.request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
-	<-asked
+	await(t, asked)
 	mustWrite(t, c, "\x00\x00\x20\x01\x05\x00\x00\x00\x03\x82") // 1 of 32 bytes of HEADERS
 	c.CloseWrite()
 	for f.next(t) != nil {

@@ -63,7 +63,7 @@ func TestHTTP2Exchange(t *testing.T) {
 		http.Header{"X-Two": {"a", "b"}, "Te": {"trailers"}, "X-Forwarded-Proto": {"http"}, "Trailer": {"X-Sum"}},
 		http.Header{"X-Sum": {"7"}},
 	}
-	have := <-got
+	have := await(t, got)
 	delete(have.Header, "User-Agent") // the client library insists on one
 	delete(have.Header, "Trailer")
 	delete(want.Header, "Trailer")
@@ -240,7 +240,7 @@ func TestHTTP2ClientGoesBeforeTheResponse(t *testing.T) {
 	r := newRig(t, mesh.ProtocolHTTP2, at)
 	c := r.dial(t)
 	h2Raw(t, c).request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
-	<-asked
+	await(t, asked)
 	c.Close()
 	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "0", "", "DC")...)
 }

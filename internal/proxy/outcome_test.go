@@ -41,7 +41,7 @@ func TestEndpointsKnowWhatBecameOfRequests(t *testing.T) {
 					} else if _, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: web\r\n\r\n"); err != nil {
 						t.Fatal(err)
 					}
-					<-asked
+					await(t, asked)
 					if timeout == 0 { // the client gives up
 						c.SetLinger(0)
 						c.Close()

@@ -160,6 +160,18 @@ func until(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
+// await takes from a channel what must come.
+func await[T any](tb testing.TB, ch <-chan T) T {
+	tb.Helper()
+	select {
+	case v := <-ch:
+		return v
+	case <-time.NewTimer(patience).C:
+		tb.Fatalf("it did not come within %s", patience)
+		panic("unreachable")
+	}
+}
+
 var labelValue = regexp.MustCompile(`(\w+)="([^"]*)"`)
 
 // series finds the value of the metric name whose labels include want
