@@ -46,6 +46,9 @@ func (c *cli) queryCommand() *cobra.Command {
 				fmt.Fprintln(c.errOut, "no data")
 				return nil
 			}
+			if !isTerminal(c.out) {
+				return printLines(c.out, result.Series)
+			}
 			return printVector(c.out, result.Series)
 		},
 	}

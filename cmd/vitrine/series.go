@@ -57,6 +57,27 @@ func printVector(w io.Writer, series []daemon.QuerySeries) error {
 	return nil
 }
 
+// printLines prints the last value of each series for programs that read lines: a
+// table as printVector does if it is not too wide, else each series whole in a line
+// of its own.
+func printLines(w io.Writer, series []daemon.QuerySeries) error {
+	if rows := vectorRows(series, labelNames(series)); width(rows) <= maxWidth {
+		return table(w, rows)
+	}
+	rows := [][]string{{"VALUE", "SERIES"}}
+	for i := range series {
+		labels := series[i].Labels
+		var parts []string
+		for _, n := range slices.Sorted(maps.Keys(labels)) {
+			if n != nameLabel {
+				parts = append(parts, n+"="+strconv.Quote(labels[n]))
+			}
+		}
+		rows = append(rows, []string{lastValue(&series[i]), labels[nameLabel] + "{" + strings.Join(parts, ", ") + "}"})
+	}
+	return table(w, rows)
+}
+
 // vectorRows is a table of the named labels and the values.
 func vectorRows(series []daemon.QuerySeries, names []string) [][]string {
 	rows := [][]string{append(slices.Clone(names), "VALUE")}

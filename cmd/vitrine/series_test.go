@@ -100,6 +100,24 @@ VALUE   SERIES
 	}
 }
 
+func TestPrintLines(t *testing.T) {
+	long := strings.Repeat("x", 60)
+	for want, in := range map[string][]daemon.QuerySeries{
+		"code   VALUE\n200    5\n": {series(5, "code", "200")},
+		"VALUE   SERIES\n" +
+			"7       up{a=\"" + long + "\", b=\"" + long + "\"}\n" +
+			"12      up{a=\"1\\n2\"}\n": {series(7, nameLabel, "up", "a", long, "b", long), series(12, nameLabel, "up", "a", "1\n2")},
+	} {
+		var out strings.Builder
+		if err := printLines(&out, in); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, out.String()); diff != "" {
+			t.Errorf("lines (-want +got):\n%s", diff)
+		}
+	}
+}
+
 // No line is too wide, but for a label that is so alone; and nothing is lost.
 func TestSeriesNameWraps(t *testing.T) {
 	for n := range 40 {

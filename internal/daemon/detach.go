@@ -145,7 +145,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			pods, err = client.Pods(limit)
 		}
 		if err == nil {
-			n.tell(&s, pods)
+			n.tell(pods)
 			if s.Settled {
 				return s, nil
 			}

@@ -162,7 +162,7 @@ func (m *Mesh) Run(ctx context.Context) error {
 	}
 	listeners, err := m.listen(ctx)
 	if err != nil {
-		return err
+		return errors.Join(err, m.store.Close())
 	}
 	return m.serve(ctx, listeners)
 }

@@ -32,7 +32,8 @@ type narrator struct {
 	tail func(pod string) string // last lines of a pod's programs, may be ""
 	mute bool                    // no more counts, only what goes wrong
 
-	count string               // what was said last about how many are ready
+	all   int                  // workloads at the last time
+	said  map[int]bool         // how many of these were said to be ready
 	since map[string]time.Time // by pod: when it was first seen not to be ready
 	told  map[string]string    // by pod: the reason told last
 	moved time.Time            // when more workloads were ready than ever before
@@ -44,17 +45,15 @@ func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
 }
 
 // tell says what is new.
-func (n *narrator) tell(s *Status, pods []Pod) {
+func (n *narrator) tell(pods []Pod) {
 	now := time.Now()
 	// A program that fails over and over is ready for a moment each time: that is
 	// no progress.
-	if s.Ready > n.most {
-		n.most, n.moved = s.Ready, now
+	ready, all := count(pods)
+	if ready > n.most {
+		n.most, n.moved = ready, now
 	}
-	if count := fmt.Sprintf("ready %d/%d", s.Ready, s.Workloads); count != n.count && s.Workloads > 0 && !n.mute {
-		n.count = count
-		fmt.Fprintln(n.out, count)
-	}
+	n.tellCount(ready, all)
 	for i := range pods {
 		p := &pods[i]
 		key := p.Namespace + "/" + p.Name
@@ -78,6 +77,34 @@ func (n *narrator) tell(s *Status, pods []Pod) {
 		n.told[key] = reason
 		fmt.Fprintln(n.out, n.describe(p))
 	}
+}
+
+// tellCount says how many workloads are ready of those that are to be, each state
+// once: a program that fails over and over is ready for a moment each time.
+func (n *narrator) tellCount(ready, all int) {
+	if all != n.all {
+		n.all, n.said = all, map[int]bool{}
+	}
+	if n.said[ready] || all == 0 || n.mute {
+		return
+	}
+	n.said[ready] = true
+	fmt.Fprintf(n.out, "ready %d/%d\n", ready, all)
+}
+
+// count is how many pods are ready or have ended well, of how many. Those that
+// failed for good were replaced, or will not be.
+func count(pods []Pod) (ready, all int) {
+	for i := range pods {
+		if pods[i].Phase == string(pod.Failed) {
+			continue
+		}
+		all++
+		if pods[i].fine() {
+			ready++
+		}
+	}
+	return ready, all
 }
 
 // describe says why a pod is not ready, with the last lines of its programs.
@@ -160,7 +187,7 @@ func (m *Mesh) narrate(ctx context.Context) error {
 	settled := false
 	for {
 		s := m.Status()
-		n.tell(&s, m.pods())
+		n.tell(m.pods())
 		if s.Settled && !settled {
 			settled = true
 			close(m.settled)

@@ -73,7 +73,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	defer leave()
 	queries, err := m.queryHandler()
 	if err != nil {
-		return err
+		return errors.Join(err, m.store.Close())
 	}
 	g.Go(func() error { return m.plane.Run(gctx) })
 	g.Go(func() error { return m.xds.Serve(gctx, l.xds) })
