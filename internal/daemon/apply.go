@@ -43,6 +43,10 @@ func (m *Mesh) load() (objs *manifest.Objects, leftOut []string, err error) {
 func (m *Mesh) apply(objs *manifest.Objects, leftOut []string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.applyLocked(objs, leftOut)
+}
+
+func (m *Mesh) applyLocked(objs *manifest.Objects, leftOut []string) error {
 	if err := m.local.Apply(objs.Sets); err != nil {
 		return fmt.Errorf("apply the files: %w", err)
 	}
@@ -56,19 +60,7 @@ func (m *Mesh) apply(objs *manifest.Objects, leftOut []string) error {
 // of what is wanted, until files are applied again, and returns when their
 // programs have ended.
 func (m *Mesh) remove(ctx context.Context, targets []string) error {
-	m.mu.Lock()
-	objs, leftOut := *m.objs, m.leftOut
-	m.mu.Unlock()
-	sets := slices.Clone(objs.Sets)
-	for _, target := range targets {
-		named := func(s mesh.WorkloadSet) bool { return target == s.Name || target == s.Namespace+"/"+s.Name }
-		if !slices.ContainsFunc(objs.Sets, named) {
-			return fmt.Errorf("no workload of the files is called %q: see `vitrine ps`", target)
-		}
-		sets = slices.DeleteFunc(sets, named)
-	}
-	objs.Sets = sets
-	if err := m.apply(&objs, leftOut); err != nil {
+	if err := m.leaveAway(targets); err != nil {
 		return err
 	}
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -89,8 +81,24 @@ func (m *Mesh) remove(ctx context.Context, targets []string) error {
 	}
 }
 
+// leaveAway takes the sets that targets name out of what is wanted.
+func (m *Mesh) leaveAway(targets []string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	objs := *m.objs
+	objs.Sets = slices.Clone(objs.Sets)
+	for _, target := range targets {
+		named := func(s mesh.WorkloadSet) bool { return target == s.Name || target == s.Namespace+"/"+s.Name }
+		if !slices.ContainsFunc(m.objs.Sets, named) {
+			return fmt.Errorf("no workload of the files is called %q: see `vitrine ps`", target)
+		}
+		objs.Sets = slices.DeleteFunc(objs.Sets, named)
+	}
+	return m.applyLocked(&objs, m.leftOut)
+}
+
 // reload reads the files again; if anything is wrong, what runs stays.
-func (m *Mesh) reload() {
+func (m *Mesh) reload(ctx context.Context) {
 	objs, leftOut, err := m.load()
 	if bad, ok := errors.AsType[*ManifestError](err); ok {
 		fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
@@ -102,7 +110,7 @@ func (m *Mesh) reload() {
 			mine[p.address] = true
 		}
 		m.mu.Unlock()
-		err = checkPublished(context.Background(), objs.Services, mine)
+		err = checkPublished(ctx, objs.Services, mine)
 	}
 	if err == nil {
 		err = m.apply(objs, leftOut)

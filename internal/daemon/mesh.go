@@ -88,7 +88,7 @@ type Mesh struct {
 	objs *manifest.Objects
 	// leftOut are the sets of the files that Demo left out of objs.
 	leftOut []string
-	runs    map[string]registration // programs added by `vitrine run`, by pod key
+	runs    map[string]mesh.Service // of programs added by `vitrine run`, by pod key
 	coming  []*mesh.Service         // of programs that are being added
 }
 
@@ -111,7 +111,7 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 	m := &Mesh{
 		cfg: cfg, io: stdio, started: time.Now(),
 		settled: make(chan struct{}), stop: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}),
-		runs: map[string]registration{}, objs: &manifest.Objects{},
+		runs: map[string]mesh.Service{}, objs: &manifest.Objects{},
 	}
 	if cfg.Watch && slices.Contains(cfg.Files, "-") {
 		return nil, &ConfigError{Reasons: []error{errors.New("--watch cannot follow standard input: write it to a file and give that to -f")}}

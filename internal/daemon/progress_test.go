@@ -147,9 +147,9 @@ func TestServiceOfSurvivesItsControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &Mesh{runs: map[string]registration{}}
+	m := &Mesh{runs: map[string]mesh.Service{}}
 	m.readopt([]*pod.Bootstrap{{Set: set, Workload: mesh.Workload{Namespace: "default", Name: "api-1"}}})
-	if got := m.runs["default/api-1"].service; got.Host != service.Host || got.Ports[0].Publish[0] != host {
+	if got := m.runs["default/api-1"]; got.Host != service.Host || got.Ports[0].Publish[0] != host {
 		t.Errorf("%+v, want %+v", got, service)
 	}
 }

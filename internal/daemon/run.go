@@ -15,11 +15,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// registration is one program added by `vitrine run`.
-type registration struct {
-	service mesh.Service
-}
-
 // listedWait is how long a program waits for other proxies to learn of it. They
 // need milliseconds, or seconds while everything changes.
 const listedWait = 3 * time.Second
@@ -48,7 +43,7 @@ func (m *Mesh) register(ctx context.Context, r *RunRequest) (RunResponse, error)
 		return RunResponse{}, err
 	}
 	m.mu.Lock()
-	m.runs[w.Key()] = registration{service: service}
+	m.runs[w.Key()] = service
 	m.plane.SetServices("run", m.runServices())
 	m.mu.Unlock()
 	limit, cancel := context.WithTimeout(ctx, listedWait)
@@ -74,7 +69,7 @@ func (m *Mesh) reserve(service *mesh.Service) (mine map[netip.AddrPort]bool, don
 	name := service.Name + "." + service.Namespace
 	others := slices.Clone(m.coming)
 	for _, r := range m.runs {
-		others = append(others, &r.service)
+		others = append(others, &r)
 	}
 	added := len(others)
 	for i := range m.objs.Services {
@@ -109,8 +104,8 @@ func (m *Mesh) unregister(key string) {
 	m.plane.SetServices("run", m.runServices())
 }
 
-// runServices merges the registrations of equal services: a service has the
-// ports of all its programs. A service that the files define too is theirs.
+// runServices merges equal services of programs: a service has the ports of all
+// its programs. A service that the files define too is theirs.
 // m.mu is held.
 func (m *Mesh) runServices() []mesh.Service {
 	fromFiles := map[mesh.ServiceRef]bool{}
@@ -120,7 +115,7 @@ func (m *Mesh) runServices() []mesh.Service {
 	}
 	merged := map[string]mesh.Service{}
 	for _, key := range slices.Sorted(maps.Keys(m.runs)) {
-		s := m.runs[key].service
+		s := m.runs[key]
 		if fromFiles[mesh.ServiceRef{Name: s.Name, Namespace: s.Namespace}] {
 			continue
 		}
@@ -258,7 +253,7 @@ func (m *Mesh) readopt(live []*pod.Bootstrap) {
 	defer m.mu.Unlock()
 	for _, b := range live {
 		if b.Set.Kind == mesh.KindProgram {
-			m.runs[b.Workload.Key()] = registration{service: serviceOf(&b.Set)}
+			m.runs[b.Workload.Key()] = serviceOf(&b.Set)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func TestPublishedAddressesAreReserved(t *testing.T) {
 		}
 		return &s
 	}
-	m := &Mesh{objs: &manifest.Objects{}, runs: map[string]registration{}}
+	m := &Mesh{objs: &manifest.Objects{}, runs: map[string]mesh.Service{}}
 	mine, done, err := m.reserve(of("api"))
 	if err != nil || len(mine) != 0 {
 		t.Fatalf("the first: %v, %v", mine, err)
@@ -83,7 +83,7 @@ func TestPublishedAddressesAreReserved(t *testing.T) {
 		t.Errorf("the same service: %v, %v", mine, err)
 	}
 	twice()
-	m.runs["default/api-1"] = registration{service: *of("api")}
+	m.runs["default/api-1"] = *of("api")
 	done()
 	if _, _, err = m.reserve(of("web")); err == nil {
 		t.Error("the address of a program that runs was given away")

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -91,7 +92,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		return errors.Join(err, ignoreCancelled(g.Wait()))
 	}
 	if m.cfg.Watch && len(m.cfg.Files) > 0 {
-		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, m.reload) })
+		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, func() { m.reload(gctx) }) })
 	}
 	g.Go(func() error {
 		defer leave()
@@ -122,14 +123,16 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 // waiting.
 func (m *Mesh) stopPrograms(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
+	var forced sync.WaitGroup
+	defer forced.Wait()
 	defer cancel()
-	go func() {
+	forced.Go(func() {
 		select {
 		case <-m.io.Force: // never, if it is nil
 			cancel()
 		case <-ctx.Done():
 		}
-	}()
+	})
 	err := m.local.Stop(ctx)
 	if err != nil && ctx.Err() != nil {
 		fmt.Fprintln(m.io.Progress, "killed what did not end by itself")
