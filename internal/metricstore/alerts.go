@@ -2,6 +2,7 @@ package metricstore
 
 import (
 	"context"
+	"log/slog"
 	"net/url"
 	"strings"
 	"time"
@@ -24,7 +25,7 @@ func (s *Store) newRuleManager(p parser.Parser) *rules.Manager {
 		Context:                context.Background(),
 		ExternalURL:            ext,
 		Registerer:             s.registry,
-		Logger:                 s.opts.Log.With("component", "rules"),
+		Logger:                 slog.New(onceTold{s.opts.Log.Handler()}).With("component", "rules"),
 		OutageTolerance:        time.Hour,
 		ForGracePeriod:         10 * time.Minute,
 		ResendDelay:            time.Minute,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 	"time"
 
@@ -81,6 +82,29 @@ func (g *guardedStorage) AppenderV2(ctx context.Context) storage.AppenderV2 {
 	}
 	return g.next.AppenderV2(ctx)
 }
+
+// onceTold drops what is logged of each refused sample, twice a round for every
+// target: checkDisk tells the one cause.
+type onceTold struct{ slog.Handler }
+
+func (h onceTold) Handle(ctx context.Context, r slog.Record) error {
+	refused := false
+	r.Attrs(func(a slog.Attr) bool {
+		err, ok := a.Value.Any().(error)
+		refused = ok && errors.Is(err, errNoSpace)
+		return !refused
+	})
+	if refused {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h onceTold) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return onceTold{h.Handler.WithAttrs(attrs)}
+}
+
+func (h onceTold) WithGroup(name string) slog.Handler { return onceTold{h.Handler.WithGroup(name)} }
 
 // watchDisk refuses samples while too little space is free.
 func (s *Store) watchDisk(ctx context.Context) {

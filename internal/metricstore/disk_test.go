@@ -1,10 +1,12 @@
 package metricstore
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,6 +50,31 @@ func asRoot(t *testing.T) bool {
 	return false
 }
 
+// lines is a log to look into.
+type lines struct {
+	mu   sync.Mutex
+	text []string
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text = append(l.text, string(p))
+	return len(p), nil
+}
+
+func (l *lines) count(part string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, line := range l.text {
+		if strings.Contains(line, part) {
+			n++
+		}
+	}
+	return n
+}
+
 // While the disk is full, scraping stops to be stored and queries go on; when
 // there is space again, everything goes on by itself.
 func TestDiskFull(t *testing.T) {
@@ -55,7 +82,8 @@ func TestDiskFull(t *testing.T) {
 		return
 	}
 	disk := smallDisk(t, "64m")
-	r := start(t, Options{Dir: filepath.Join(disk, "metrics"), MinFreeBytes: 16 << 20})
+	var said lines
+	r := start(t, Options{Dir: filepath.Join(disk, "metrics"), MinFreeBytes: 16 << 20, Log: slog.New(slog.NewTextHandler(&said, nil))})
 	a := newApp(t)
 	a.requests.WithLabelValues("200").Add(5)
 	r.SetTargets("apps", []Target{a.target(nil)})
@@ -83,6 +111,10 @@ func TestDiskFull(t *testing.T) {
 	}
 	stored := r.db.Head().MaxTime()
 	r.eventually("refused samples", func() bool { return r.metric("vitrine_metricstore_samples_refused_total") > 10 })
+	// The log tells it once, however many samples there are.
+	if once, each := said.count("disk nearly full"), said.count(errNoSpace.Error()); once != 1 || each != 0 {
+		t.Errorf("said %d times, and of %d samples", once, each)
+	}
 	if now := r.db.Head().MaxTime(); now != stored {
 		t.Errorf("samples were stored on a full disk: %d, %d", stored, now)
 	}

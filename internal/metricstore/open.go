@@ -3,6 +3,7 @@ package metricstore
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -28,7 +29,8 @@ func (s *Store) openDB() error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make directory of the metric store: %w", err)
 	}
-	lock, err := tsdbutil.NewDirLocker(dir, "tsdb", s.opts.Log, nil)
+	// It warns of the file that a killed process leaves, which locks nothing.
+	lock, err := tsdbutil.NewDirLocker(dir, "tsdb", slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		return fmt.Errorf("lock the metric store: %w", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -117,7 +118,7 @@ func (s *Store) assemble() error {
 		EnableStartTimestampZeroIngestion: true,
 		ParseST:                           true,
 		FeatureRegistry:                   s.features,
-	}, log.With("component", "scrape"), nil, nil, s.writable, s.registry)
+	}, slog.New(onceTold{log.Handler()}).With("component", "scrape"), nil, nil, s.writable, s.registry)
 	if err != nil {
 		return fmt.Errorf("make scrape manager: %w", err)
 	}
