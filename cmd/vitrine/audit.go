@@ -109,15 +109,15 @@ func (a *loadAudit) settled(ctx context.Context, out io.Writer) error {
 	if err := a.notePods(ctx, pods); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.settle+a.scrape)
+	limit, cancel := context.WithTimeout(ctx, a.settle+a.scrape)
 	defer cancel()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	var last *comparison // nil until there is a ledger
 	var agreed time.Time // since when they have agreed
 	for {
-		now, err := a.look(ctx, pods)
-		if err != nil && ctx.Err() == nil {
+		now, err := a.look(limit, pods)
+		if err != nil && limit.Err() == nil {
 			return err
 		}
 		if now != nil {
@@ -134,7 +134,10 @@ func (a *loadAudit) settled(ctx context.Context, out io.Writer) error {
 		select {
 		case <-tick.C:
 			continue
-		case <-ctx.Done():
+		case <-limit.Done():
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if last == nil {
 			return errors.New("the load left no ledger: see `vitrine logs load`")

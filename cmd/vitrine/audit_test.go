@@ -1,9 +1,17 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -88,5 +96,50 @@ func TestLedgerReader(t *testing.T) {
 		if l, ok := r.read(); ok != step.want || ok && !l.Exact {
 			t.Errorf("after %q: %+v, %t", step.line, l, ok)
 		}
+	}
+}
+
+// TestAuditIsInterrupted: who presses Ctrl-C while the last figures are awaited
+// gets no verdict, and no table of figures that are not in.
+func TestAuditIsInterrupted(t *testing.T) {
+	runDir := filepath.Join(t.TempDir(), "run")
+	if err := os.Mkdir(runDir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", filepath.Join(runDir, "control.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			fmt.Fprint(w, `[{"name":"load-1"}]`)
+		}
+	}))
+	server.Listener.Close()
+	server.Listener = ln
+	server.Start()
+	defer server.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var reader ledgerReader
+	if _, err := reader.Write([]byte(`[load-1 load] ledger {"edges":[{"source":"load","destination":"web-app","count":7}],"exact":true}` + "\n")); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	audit := loadAudit{
+		client: daemon.NewClient(runDir), ledger: &reader, settle: time.Minute, scrape: time.Second,
+		count: func(context.Context) ([]daemon.QuerySeries, error) {
+			if asked++; asked == 2 {
+				cancel()
+			}
+			return nil, nil
+		},
+	}
+	var out strings.Builder
+	if err := audit.run(ctx, &out); err != nil {
+		t.Error(err)
+	}
+	if want := "ended before the last figures were in: they are not compared\n"; out.String() != want || asked < 2 {
+		t.Errorf("asked %d times, said %q, want %q", asked, out.String(), want)
 	}
 }

@@ -37,23 +37,38 @@ func printChart(out, errOut io.Writer, r *daemon.QueryResult) error {
 		fmt.Fprintln(out, seriesName(s.Labels, "", "    "))
 		fmt.Fprintf(out, "  %s%s  last %s\n", sparkline(values), extremes(values), lastValue(&s))
 	}
-	if first.Equal(last) {
-		_, err := fmt.Fprintln(out, first.Format(time.TimeOnly))
-		return err
-	}
-	_, err := fmt.Fprintf(out, "%s to %s, a point every %s\n", first.Format(time.TimeOnly), last.Format(time.TimeOnly), r.Step)
+	_, err := fmt.Fprintln(out, axis(first, last, r.Step))
 	return err
 }
 
-// columns are the values of points at first and every step after it; NaN where
-// there is none.
-func columns(points []daemon.QueryPoint, first, last time.Time, step time.Duration) []float64 {
-	at := func(t time.Time) int {
-		if step <= 0 {
-			return 0
-		}
-		return int((t.Sub(first) + step/2) / step)
+// axis tells the times of the columns, with their dates if they are not of one day.
+func axis(first, last time.Time, step time.Duration) string {
+	layout := time.TimeOnly
+	if last.Sub(first) >= 24*time.Hour || last.Day() != first.Day() {
+		layout = time.DateTime
 	}
+	text := first.Format(layout)
+	if !last.Equal(first) {
+		text += " to " + last.Format(layout)
+	}
+	if step > 0 && !last.Equal(first) {
+		text += ", a point every " + (*span)(&step).String()
+	}
+	return text
+}
+
+// columns are the values of points at first and every step after it, NaN where
+// there is none; without a step, as of a range within the expression, simply those
+// of points.
+func columns(points []daemon.QueryPoint, first, last time.Time, step time.Duration) []float64 {
+	if step <= 0 {
+		values := make([]float64, len(points))
+		for i, p := range points {
+			values[i] = p.Value
+		}
+		return values
+	}
+	at := func(t time.Time) int { return int((t.Sub(first) + step/2) / step) }
 	values := make([]float64, at(last)+1)
 	for i := range values {
 		values[i] = math.NaN()

@@ -72,6 +72,14 @@ func TestPrintChart(t *testing.T) {
   ▁  min 3  max 3  last 3
 15:04:07
 `},
+		{"range within", daemon.QueryResult{Series: []daemon.QuerySeries{row("one", map[int]float64{7: 3, 12: 4, 17: 5})}}, `{pod="one"}
+  ▁▅█  min 3  max 5  last 5
+15:04:07 to 15:04:17
+`},
+		{"days", daemon.QueryResult{Step: 12 * time.Hour, Series: []daemon.QuerySeries{row("one", map[int]float64{0: 3, 24 * 3600: 4})}}, `{pod="one"}
+  ▁ █  min 3  max 4  last 4
+2026-01-02 15:04:00 to 2026-01-03 15:04:00, a point every 12h
+`},
 		{"nothing", daemon.QueryResult{}, "no data\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

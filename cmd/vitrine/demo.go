@@ -61,6 +61,7 @@ func (c *cli) demoCommand() *cobra.Command {
 
 // demo runs the shop and talks the user through it.
 func (c *cli) demo(ctx context.Context, cfg daemon.Config, duration time.Duration) error {
+	outliveReaders()
 	// The shop's own output would drown what is said here: `vitrine logs` has it.
 	ledger := new(ledgerReader)
 	m, err := c.newMesh(cfg, daemon.IO{Output: ledger, Progress: c.out, Demo: true})

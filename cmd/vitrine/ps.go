@@ -20,7 +20,7 @@ func (c *cli) psCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			kept, missing := chosen(pods, namespace, targets(namespace, args))
+			kept, missing := chosen(pods, namespace, qualified(pods, namespace, args))
 			if err := c.listPods(kept, output); err != nil || len(missing) == 0 {
 				return err
 			}
@@ -95,30 +95,19 @@ func proxyState(s daemon.ProxyState) string {
 
 func (c *cli) logsCommand() *cobra.Command {
 	var r daemon.LogRequest
-	var namespace string
 	cmd := &cobra.Command{
 		Use: "logs [flags] [POD | WORKLOAD | NAMESPACE/NAME]...", Short: "Print what the programs wrote",
 		Long: "Print what the programs of the named pods or workloads wrote to stdout and stderr; of all if none is named.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r.Targets = targets(namespace, args)
-			if namespace != "" && len(args) == 0 {
-				pods, err := c.client().Pods(cmd.Context())
-				if err != nil {
-					return err
-				}
-				kept, _ := chosen(pods, namespace, nil)
-				for _, p := range kept {
-					r.Targets = append(r.Targets, p.Namespace+"/"+p.Name)
-				}
-				if len(kept) == 0 {
-					return fmt.Errorf("nothing runs in namespace %s", namespace)
-				}
+			var err error
+			if r.Targets, err = c.targets(cmd.Context(), r.Namespace, args); err != nil {
+				return err
 			}
 			return c.client().Logs(cmd.Context(), c.out, r)
 		},
 		ValidArgsFunction: c.completePods,
 	}
-	namespaceFlag(cmd, &namespace)
+	namespaceFlag(cmd, &r.Namespace)
 	cmd.Flags().BoolVarP(&r.Follow, "follow", "f", false, "go on printing until interrupted")
 	cmd.Flags().IntVar(&r.Tail, "tail", -1, "only the last N lines of each program")
 	cmd.Flags().StringVarP(&r.Container, "container", "c", "", "only this container; istio-proxy is the log of the workload's proxy")
@@ -131,7 +120,11 @@ func (c *cli) restartCommand() *cobra.Command {
 		Use: "restart POD | WORKLOAD | NAMESPACE/NAME...", Short: "Replace workloads, one after the other",
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := c.client().Restart(cmd.Context(), targets(namespace, args))
+			wanted, err := c.targets(cmd.Context(), namespace, args)
+			if err != nil {
+				return err
+			}
+			names, err := c.client().Restart(cmd.Context(), wanted)
 			for _, name := range names {
 				fmt.Fprintf(c.out, "%s restarted\n", name)
 			}

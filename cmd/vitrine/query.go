@@ -69,7 +69,7 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return now, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil && d <= 0 {
+	if d, err := parseSpan(s); err == nil && d <= 0 {
 		return now.Add(d), nil
 	}
 	if t, err := time.Parse(time.RFC3339, s); err == nil {

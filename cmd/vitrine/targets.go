@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -10,12 +11,23 @@ import (
 // targets are the pods and workloads that arguments name, as the control plane
 // takes them: NAME or NAMESPACE/NAME. What kubectl's users write is understood,
 // too: KIND/NAME (pod, deploy, sts, job and their long forms, with or without an
-// API group), and the namespace in a flag.
-func targets(namespace string, args []string) []string {
+// API group), unless a namespace is called so, and the namespace in a flag.
+func (c *cli) targets(ctx context.Context, namespace string, args []string) ([]string, error) {
+	if !slices.ContainsFunc(args, func(arg string) bool { return kindOf(arg) != "" }) {
+		return qualified(nil, namespace, args), nil
+	}
+	pods, err := c.client().Pods(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return qualified(pods, namespace, args), nil
+}
+
+func qualified(pods []daemon.Pod, namespace string, args []string) []string {
 	out := make([]string, 0, len(args))
 	for _, arg := range args {
-		if kind, name, ok := strings.Cut(arg, "/"); ok && isKind(kind) {
-			arg = name
+		if kind := kindOf(arg); kind != "" && !slices.ContainsFunc(pods, func(p daemon.Pod) bool { return p.Namespace == kind }) {
+			arg = strings.TrimPrefix(arg, kind+"/")
 		}
 		if namespace != "" && !strings.Contains(arg, "/") {
 			arg = namespace + "/" + arg
@@ -25,16 +37,22 @@ func targets(namespace string, args []string) []string {
 	return out
 }
 
-func isKind(word string) bool {
-	word, _, _ = strings.Cut(strings.ToLower(word), ".")
-	return slices.Contains([]string{
+// kindOf is what stands before the slash of arg if that is a word for a kind.
+func kindOf(arg string) string {
+	kind, _, ok := strings.Cut(arg, "/")
+	word, _, _ := strings.Cut(strings.ToLower(kind), ".")
+	if !ok || !slices.Contains([]string{
 		"po", "pod", "pods", "deploy", "deployment", "deployments", "sts", "statefulset", "statefulsets", "job", "jobs",
-	}, word)
+	}, word) {
+		return ""
+	}
+	return kind
 }
 
 // chosen are the pods that targets name, all if there are none, of a namespace if
 // one is given; missing are the targets that name none.
 func chosen(pods []daemon.Pod, namespace string, names []string) (kept []daemon.Pod, missing []string) {
+	kept = []daemon.Pod{}
 	found := map[string]bool{}
 	for _, p := range pods {
 		if namespace != "" && p.Namespace != namespace {
@@ -42,11 +60,7 @@ func chosen(pods []daemon.Pod, namespace string, names []string) (kept []daemon.
 		}
 		wanted := len(names) == 0
 		for _, t := range names {
-			ns, name, ok := strings.Cut(t, "/")
-			if !ok {
-				ns, name = p.Namespace, t
-			}
-			if ns == p.Namespace && (name == p.Name || name == p.Owner) {
+			if p.Named(t) {
 				wanted, found[t] = true, true
 			}
 		}

@@ -9,17 +9,19 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/daemon"
 )
 
-func TestTargets(t *testing.T) {
+func TestQualified(t *testing.T) {
+	pods := []daemon.Pod{{Namespace: "default", Name: "web-1", Owner: "web"}, {Namespace: "jobs", Name: "db-0", Owner: "db"}}
 	for _, tc := range []struct {
 		namespace string
 		args      []string
 		want      []string
 	}{
 		{"", []string{"web", "shop/web", "pod/web-1", "deploy/web", "Deployment.apps/web", "sts/kv"}, []string{"web", "shop/web", "web-1", "web", "web", "kv"}},
+		{"", []string{"jobs/db-0", "job/db"}, []string{"jobs/db-0", "db"}}, // a namespace comes first
 		{"shop", []string{"web", "deploy/web", "other/web"}, []string{"shop/web", "shop/web", "other/web"}},
 		{"shop", nil, []string{}},
 	} {
-		if diff := cmp.Diff(tc.want, targets(tc.namespace, tc.args)); diff != "" {
+		if diff := cmp.Diff(tc.want, qualified(pods, tc.namespace, tc.args)); diff != "" {
 			t.Errorf("%q %q (-want +got):\n%s", tc.namespace, tc.args, diff)
 		}
 	}
@@ -50,6 +52,9 @@ func TestChosen(t *testing.T) {
 			list = append(list, p.Name)
 		}
 		names := strings.Join(list, " ")
+		if kept == nil { // which JSON writes as null
+			t.Errorf("%q %q: nil", tc.namespace, tc.names)
+		}
 		if names != tc.want || !cmp.Equal(missing, tc.missing) {
 			t.Errorf("%q %q: %q, missing %q, want %q, %q", tc.namespace, tc.names, names, missing, tc.want, tc.missing)
 		}

@@ -23,20 +23,34 @@ type span time.Duration
 
 // Set implements pflag.Value.
 func (s *span) Set(text string) error {
-	d, err := time.ParseDuration(text)
+	d, err := parseSpan(text)
 	if err != nil {
-		days, err := model.ParseDuration(text)
-		if err != nil {
-			return errors.New("want a length of time, as 15d, 1h30m or 10s")
-		}
-		d = time.Duration(days)
+		return err
 	}
 	*s = span(d)
 	return nil
 }
 
+func parseSpan(text string) (time.Duration, error) {
+	if d, err := time.ParseDuration(text); err == nil {
+		return d, nil
+	}
+	positive, negative := strings.CutPrefix(text, "-")
+	d, err := model.ParseDuration(positive)
+	if err != nil {
+		return 0, errors.New("want a length of time, as 15d, 1h30m or 10s")
+	}
+	if negative {
+		d = -d
+	}
+	return time.Duration(d), nil
+}
+
 // String implements pflag.Value.
 func (s *span) String() string {
+	if *s == 0 {
+		return "0" // a default that the help leaves out
+	}
 	if d := time.Duration(*s); d >= 0 && d%time.Millisecond == 0 {
 		return model.Duration(d).String()
 	}

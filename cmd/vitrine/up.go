@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,8 +68,15 @@ func (c *cli) upCommand() *cobra.Command {
 	return cmd
 }
 
+// outliveReaders makes a write to standard output or error fail when its reader is
+// gone, where the runtime would end the process and leave its programs running
+// (os/signal, SIGPIPE): Ctrl-C ends the tee of `vitrine up | tee log` too. Ignoring
+// the signal would be inherited.
+func outliveReaders() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
 // up runs the control plane in the foreground until ctx ends.
 func (c *cli) up(ctx context.Context, cfg daemon.Config) error {
+	outliveReaders()
 	m, err := c.newMesh(cfg, daemon.IO{Stdin: c.stdin, Output: c.out, Progress: c.errOut})
 	if err != nil {
 		return err

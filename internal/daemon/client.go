@@ -138,6 +138,7 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (RunResponse, error) {
 // LogRequest chooses what Logs copies.
 type LogRequest struct {
 	Targets   []string // NAME or NS/NAME of pods or owners; none is all
+	Namespace string   // only these; "" is all
 	Container string   // "" is all but the proxy, istio-proxy is the proxy's own log
 	Follow    bool     // go on until ctx ends
 	Tail      int      // only the last lines of each program; negative is all
@@ -147,7 +148,7 @@ type LogRequest struct {
 // if there are several.
 func (c *Client) Logs(ctx context.Context, w io.Writer, r LogRequest) error {
 	q := url.Values{
-		"target": r.Targets, "container": {r.Container},
+		"target": r.Targets, "namespace": {r.Namespace}, "container": {r.Container},
 		"follow": {strconv.FormatBool(r.Follow)}, "tail": {strconv.Itoa(r.Tail)},
 	}
 	resp, err := c.send(ctx, http.MethodGet, "/v1/logs?"+q.Encode(), nil)

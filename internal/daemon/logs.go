@@ -18,7 +18,9 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		tail = -1
 	}
-	o := local.LogOptions{Targets: q["target"], Container: q.Get("container"), Follow: q.Get("follow") == "true", Tail: tail}
+	o := local.LogOptions{
+		Targets: q["target"], Namespace: q.Get("namespace"), Container: q.Get("container"), Follow: q.Get("follow") == "true", Tail: tail,
+	}
 	if o.Follow {
 		// Without this, a name that is misspelt would be waited for.
 		for _, target := range o.Targets {

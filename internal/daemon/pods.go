@@ -45,6 +45,12 @@ func (m *Mesh) podsWithPIDs() []Pod {
 	return pods
 }
 
+// Named reports whether a target of the command line names the pod, or what it
+// belongs to (local.Matches).
+func (p *Pod) Named(target string) bool {
+	return local.Matches(target, &mesh.Workload{Namespace: p.Namespace, Name: p.Name, Owner: p.Owner})
+}
+
 func podOf(p *local.PodStatus, proxy ProxyState) Pod {
 	w := &p.Workload
 	out := Pod{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // logPoll is how often log files are looked at for new lines.
@@ -19,6 +20,7 @@ const logPoll = 100 * time.Millisecond
 // LogOptions choose what Logs copies.
 type LogOptions struct {
 	Targets   []string // pods or owners, as for Restart; none is all
+	Namespace string   // only these; "" is all
 	Container string   // "" is all but the proxy; pod.ProxyContainer is the proxy's own log
 	Follow    bool     // go on until ctx ends, with pods that appear meanwhile
 	Tail      int      // only the last lines of each container; negative is all
@@ -82,6 +84,12 @@ func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, cont
 	}
 }
 
+// chooses reports whether o is about the pod, whatever its containers.
+func (o *LogOptions) chooses(w *mesh.Workload) bool {
+	return (o.Namespace == "" || o.Namespace == w.Namespace) &&
+		(len(o.Targets) == 0 || slices.ContainsFunc(o.Targets, func(t string) bool { return Matches(t, w) }))
+}
+
 // noLogs says why o chooses none.
 func (s *Supervisor) noLogs(o LogOptions) error {
 	s.mu.Lock()
@@ -89,7 +97,7 @@ func (s *Supervisor) noLogs(o LogOptions) error {
 	matching, elsewhere := 0, 0
 	var containers []string
 	for _, p := range s.pods {
-		if len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return Matches(t, &p.boot.Workload) }) {
+		if !o.chooses(&p.boot.Workload) {
 			continue
 		}
 		matching++
@@ -103,6 +111,8 @@ func (s *Supervisor) noLogs(o LogOptions) error {
 	slices.Sort(containers)
 	names := strings.Join(o.Targets, ", ")
 	switch {
+	case matching == 0 && names == "" && o.Namespace != "":
+		return fmt.Errorf("nothing runs in namespace %s", o.Namespace)
 	case matching == 0 && names == "":
 		return errors.New("no logs, since nothing runs")
 	case matching == 0:
@@ -128,7 +138,7 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 		w := &p.boot.Workload
 		// A program in the foreground writes to its own terminal.
 		ownTerminal := p.boot.Foreground && o.Container != pod.ProxyContainer
-		if p.boot.LogDir == "" || ownTerminal || len(o.Targets) > 0 && !slices.ContainsFunc(o.Targets, func(t string) bool { return Matches(t, w) }) {
+		if p.boot.LogDir == "" || ownTerminal || !o.chooses(w) {
 			continue
 		}
 		add := func(container string) {
