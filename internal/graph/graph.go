@@ -35,8 +35,9 @@ type Options struct {
 type Graph struct {
 	At            time.Time `json:"at"` // end of the window
 	WindowSeconds float64   `json:"windowSeconds"`
-	// EffectiveSeconds is what rates were divided by: the window, or the age of
-	// the mesh if it is younger.
+	// EffectiveSeconds is what rates were divided by: the window; the age of the
+	// mesh if it is younger; or the time between two scrapes if nothing was scraped
+	// when the window began.
 	EffectiveSeconds float64 `json:"effectiveSeconds"`
 	Namespace        string  `json:"namespace,omitempty"` // that it was narrowed to
 	Nodes            []Node  `json:"nodes"`               // sorted by ID; each has an edge

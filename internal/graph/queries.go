@@ -90,23 +90,23 @@ func (ts tallies) load(ctx context.Context, q Querier, o Options) error {
 	return nil
 }
 
-// effectiveWindow is the time that the counts are about: the window, or from the
-// last scrape before it to the last one within if that is longer, as after an
-// outage of the control plane, since all that happened meanwhile is counted; or, if
-// nothing was scraped before, the time since the oldest process that is scraped was
-// started.
+// effectiveWindow is the time that the counts are about: the window, or from a
+// target's last scrape before it to its last one within if that is longer, as after
+// an outage of the control plane, since all that happened meanwhile is counted; or,
+// if nothing was scraped before, the time since the oldest process that is scraped
+// was started.
 func effectiveWindow(ctx context.Context, q Querier, o Options) (time.Duration, error) {
-	before, err := q.Query(ctx, fmt.Sprintf("max(timestamp(up offset %dms))", o.Window.Milliseconds()), o.At)
-	if err != nil {
+	w := o.Window.Milliseconds()
+	span, err := q.Query(ctx, fmt.Sprintf(
+		"max(timestamp(up) - timestamp(up offset %dms)) or 0 * count(last_over_time(up[5m] offset %dms))", w, w), o.At)
+	switch {
+	case err != nil:
 		return o.Window, err
-	}
-	if len(before) > 0 {
-		last, err := q.Query(ctx, "max(timestamp(up))", o.At)
-		if err != nil || len(last) == 0 {
-			return o.Window, err
-		}
-		span := time.Duration((last[0].Value - before[0].Value) * float64(time.Second))
-		return max(span, o.Window).Round(time.Millisecond), nil
+	case len(span) > 0 && o.Extrapolate: // a plain increase() sees no outage
+		return o.Window, nil
+	case len(span) > 0:
+		covered := time.Duration(span[0].Value * float64(time.Second))
+		return max(covered, o.Window).Round(time.Millisecond), nil
 	}
 	start, err := q.Query(ctx, "min(process_start_time_seconds)", o.At)
 	if err != nil || len(start) == 0 {
