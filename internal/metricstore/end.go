@@ -28,7 +28,8 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 		}
 	}()
 	now := time.Now()
-	q, err := s.db.Querier(now.Add(-lookbackDelta).UnixMilli(), now.UnixMilli())
+	// Without an end: a clock that was set back leaves samples of a later time.
+	q, err := s.db.Querier(now.Add(-lookbackDelta).UnixMilli(), math.MaxInt64)
 	if err != nil {
 		return err
 	}
@@ -44,7 +45,8 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 			continue
 		}
 		at := max(now.UnixMilli(), last+1)
-		if _, err := app.Append(0, series.Labels(), 0, at, math.Float64frombits(value.StaleNaN), nil, nil, storage.AppendV2Options{}); err != nil {
+		_, err := app.Append(0, series.Labels(), 0, at, math.Float64frombits(value.StaleNaN), nil, nil, storage.AppendV2Options{})
+		if err != nil && !overtaken(err) {
 			return errors.Join(err, app.Rollback())
 		}
 	}
@@ -52,6 +54,51 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 		return errors.Join(err, app.Rollback())
 	}
 	return app.Commit()
+}
+
+// Times of awaitRemote.
+const (
+	remoteQuiet = 250 * time.Millisecond // without another record read, all were
+	remoteWait  = 3 * time.Second
+)
+
+// awaitRemote waits until remote write has read what was appended last; closing
+// sends on what was read, and drops what was not.
+func (s *Store) awaitRemote() {
+	if len(s.opts.RemoteWrite) == 0 {
+		return
+	}
+	s.remote.Notify()
+	tick := time.NewTicker(remoteQuiet / 10)
+	defer tick.Stop()
+	began := time.Now()
+	read, since := s.remoteRecords(), began
+	for now := range tick.C {
+		if n := s.remoteRecords(); n != read {
+			read, since = n, now
+		}
+		if now.Sub(since) > remoteQuiet || now.Sub(began) > remoteWait {
+			return
+		}
+	}
+}
+
+// remoteRecords is how many records of the write-ahead log were read for remote
+// write.
+func (s *Store) remoteRecords() float64 {
+	families, err := s.registry.Gather()
+	if err != nil {
+		return 0 // of a collector of ours: nothing changes, and waiting ends
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() == "prometheus_wal_watcher_records_read_total" {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
 }
 
 // lastSample is the time of a series' last sample, and whether it is none that

@@ -158,6 +158,7 @@ func (s *Store) Run(ctx context.Context) error {
 			s.opts.Log.Warn("series stay open", "error", err)
 		}
 	}
+	s.awaitRemote()
 	if err := errors.Join(scrapeErr, rulesErr, s.Close()); err != nil {
 		return fmt.Errorf("run metric store: %w", err)
 	}
