@@ -78,15 +78,16 @@ func afterMethod(prefix []byte) (rest []byte, v verdict) {
 }
 
 // requestLine reports whether prefix begins with a whole request line of
-// HTTP/1.0 or 1.1, whatever the method (RFC 9112 section 3). No other protocol
-// begins like this. A proxy writes a request's head in one piece, so what the
-// client's proxy took for HTTP the server's does, too.
+// HTTP/1.0 or 1.1, whatever the method (RFC 9112 section 3). Of other protocols
+// only Icecast's begins like this: its sources send a stream without a length
+// after "SOURCE /mount HTTP/1.0". A proxy writes a request's head in one piece, so
+// what the client's proxy took for HTTP the server's does, too.
 func requestLine(prefix []byte) bool {
 	line, _, ended := bytes.Cut(prefix, []byte("\n"))
 	line = bytes.TrimSuffix(line, []byte("\r"))
 	method, rest, ok := bytes.Cut(line, []byte(" "))
 	_, version, ok2 := bytes.Cut(rest, []byte(" "))
-	if !ended || !ok || !ok2 || len(method) == 0 {
+	if !ended || !ok || !ok2 || len(method) == 0 || string(method) == "SOURCE" {
 		return false
 	}
 	for _, c := range method {
