@@ -33,8 +33,12 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	if err := cfg.Normalize(); err != nil {
 		return Status{}, err
 	}
-	if s, err := NewClient(cfg.RunDir).Status(ctx); err == nil {
-		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with `vitrine down`, or use another --run-dir", ErrRunning, cfg.RunDir, s.PID)
+	running, err := NewClient(cfg.RunDir).Status(ctx)
+	switch stopped := (*stoppedError)(nil); {
+	case errors.As(err, &stopped):
+		return Status{}, err
+	case err == nil:
+		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with `vitrine down`, or use another --run-dir", ErrRunning, cfg.RunDir, running.PID)
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)

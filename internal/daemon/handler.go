@@ -86,6 +86,9 @@ func (m *Mesh) Status() Status {
 	s.LeftOut = m.leftOut
 	m.mu.Unlock()
 	for _, p := range m.local.Pods() {
+		if p.Status.Phase == pod.Failed {
+			continue // it was replaced, or will not be
+		}
 		s.Workloads++
 		if p.Workload.Ready || p.Status.Phase == pod.Succeeded {
 			s.Ready++

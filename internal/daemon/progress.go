@@ -34,14 +34,17 @@ type narrator struct {
 
 	all   int                  // workloads at the last time
 	said  map[int]bool         // how many of these were said to be ready
+	last  int                  // that number, if it was the last thing said; else -1
+	again bool                 // a pod has recovered: what was said before it failed may be said again
 	since map[string]time.Time // by pod: when it was first seen not to be ready
 	told  map[string]string    // by pod: the reason told last
+	fine  map[string]time.Time // by pod of which a reason was told: since when all is well
 	moved time.Time            // when more workloads were ready than ever before
 	most  int                  // that were ready at one time
 }
 
 func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
-	return &narrator{out: out, tail: tail, since: map[string]time.Time{}, told: map[string]string{}, moved: time.Now()}
+	return &narrator{out: out, tail: tail, since: map[string]time.Time{}, told: map[string]string{}, fine: map[string]time.Time{}, moved: time.Now()}
 }
 
 // tell says what is new.
@@ -59,8 +62,10 @@ func (n *narrator) tell(pods []Pod) {
 		key := p.Namespace + "/" + p.Name
 		if p.fine() || p.Status == pod.ReasonTerminating {
 			delete(n.since, key)
+			n.recovers(key, now)
 			continue
 		}
+		delete(n.fine, key)
 		if n.since[key].IsZero() {
 			n.since[key] = now
 		}
@@ -74,8 +79,22 @@ func (n *narrator) tell(pods []Pod) {
 		if n.told[key] == reason {
 			continue
 		}
-		n.told[key] = reason
+		n.told[key], n.last = reason, -1
 		fmt.Fprintln(n.out, n.describe(p))
+	}
+}
+
+// recovers forgets what was said of a pod that has been fine for a while: should it
+// fail again, that is news, as is that all are ready now.
+func (n *narrator) recovers(key string, now time.Time) {
+	switch since, ok := n.fine[key]; {
+	case n.told[key] == "":
+	case !ok:
+		n.fine[key] = now
+	case now.Sub(since) >= patience:
+		delete(n.told, key)
+		delete(n.fine, key)
+		n.again = true
 	}
 }
 
@@ -85,10 +104,14 @@ func (n *narrator) tellCount(ready, all int) {
 	if all != n.all {
 		n.all, n.said = all, map[int]bool{}
 	}
+	if n.again && ready != n.last {
+		delete(n.said, ready)
+	}
+	n.again = false
 	if n.said[ready] || all == 0 || n.mute {
 		return
 	}
-	n.said[ready] = true
+	n.said[ready], n.last = true, ready
 	fmt.Fprintf(n.out, "ready %d/%d\n", ready, all)
 }
 

@@ -96,6 +96,15 @@ func TestNarrator(t *testing.T) {
 		if !n.hopeless([]Pod{web, bad}) {
 			t.Error("still hoping")
 		}
+		// It recovers, which was the last thing said; that it fails and recovers
+		// again is news.
+		step(time.Second, 2, "")
+		step(patience, 2, "")
+		step(time.Second, 2, "")
+		step(time.Second, 1, "shop/bad is not ready: CrashLoopBackOff; bad ended with exit code 3\n  its last lines:\n    no database\n    good bye\n")
+		step(time.Second, 2, "")
+		step(patience, 2, "")
+		step(time.Second, 2, "ready 2/2\n")
 	})
 }
 

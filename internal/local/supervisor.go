@@ -340,14 +340,13 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 		AccessLog:  s.o.AccessLog,
 		EvictAfter: s.o.EvictAfter,
 	}
-	_, err = boot.Write()
-	if err == nil {
-		// What an earlier pod of this name wrote is none of its lines.
-		err = os.RemoveAll(boot.LogDir)
-	}
-	if err != nil {
+	if _, err := boot.Write(); err != nil {
 		s.o.Release(key)
 		return nil, errors.Join(err, os.RemoveAll(boot.RunDir))
+	}
+	// What an earlier pod of this name wrote is none of its lines.
+	if err := os.RemoveAll(boot.LogDir); err != nil {
+		s.o.Log.Warn("log of an earlier pod is continued", "pod", key, "error", err)
 	}
 	p := newInstance(boot, ordinal)
 	s.pods[key] = p

@@ -34,6 +34,9 @@ func (w *world) processesOf(pods []daemon.Pod) error {
 	want := map[int]string{}
 	for i := range pods {
 		p := &pods[i]
+		if len(p.PIDs) == 0 {
+			return fmt.Errorf("no process of %s is known", p.Name)
+		}
 		want[p.ProxyPID], want[p.PIDs[0]] = p.Name+"'s proxy", p.Name
 	}
 	all, err := w.Processes()

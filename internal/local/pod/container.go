@@ -185,7 +185,9 @@ func (c *container) start(p Program) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.proc = proc
+	// The rest of the status follows at once; a stop signal that comes before must
+	// not take the program for one that does not run.
+	c.proc, c.status.PID, c.status.State = proc, proc.PID(), Live
 	return proc, nil
 }
 
