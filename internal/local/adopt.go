@@ -64,9 +64,12 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 	}
 	p := newInstance(boot, ordinalOf(boot))
 	p.adopted = true
-	if proc == nil {
+	switch {
+	case proc == nil && final.Stopping: // a Job is not done that was made to end
+		p.setAbandoned(&final)
+	case proc == nil:
 		p.setEnded(&final)
-	} else {
+	default:
 		s.inquire(ctx, p, proc.pid)
 		proc.close()                                         // keep opens it again
 		index, _ := mesh.IndexOf(boot.Net, boot.Workload.IP) // ReadBootstrap has checked it

@@ -2,9 +2,11 @@ package local
 
 import (
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
@@ -19,9 +21,13 @@ type instance struct {
 	created time.Time
 	adopted bool // found running; its output so far was shown already
 
-	stopping chan struct{} // closed by stop
-	kill     chan struct{} // closed by killNow
-	once     struct{ stop, kill sync.Once }
+	stopping  chan struct{} // closed by stop
+	kill      chan struct{} // closed by killNow
+	dismissed chan struct{} // closed by stop once record is set
+	once      struct{ stop, kill, dismiss sync.Once }
+
+	abandoned atomic.Bool // by giveUp
+	record    atomic.Bool // abandoned, and it has ended: listed until it is stopped again
 
 	// Guarded by Supervisor.mu once the pod is in its map.
 	handover bool // see pod.Runtime.Stop
@@ -36,7 +42,7 @@ type instance struct {
 func newInstance(b *pod.Bootstrap, ordinal int) *instance {
 	return &instance{
 		boot: b, key: b.Workload.Key(), ordinal: ordinal, created: b.Created, runs: b.Runs,
-		stopping: make(chan struct{}), kill: make(chan struct{}),
+		stopping: make(chan struct{}), kill: make(chan struct{}), dismissed: make(chan struct{}),
 		status: pod.Status{
 			Namespace: b.Workload.Namespace, Name: b.Workload.Name,
 			Phase: pod.Pending, Reason: pod.ReasonCreating, Started: time.Now(),
@@ -56,8 +62,27 @@ func ordinalOf(b *pod.Bootstrap) int {
 	return n
 }
 
+// stop ends the pod, or its record.
 func (p *instance) stop(handover bool) {
+	if p.record.Load() {
+		p.once.dismiss.Do(func() { close(p.dismissed) })
+		return
+	}
 	p.once.stop.Do(func() { p.handover = handover; close(p.stopping) })
+}
+
+// giveUp ends the pod of a Job that has failed, and leaves its record.
+func (p *instance) giveUp() {
+	p.abandoned.Store(true)
+	p.stop(true)
+}
+
+// unwanted is closed when the pod, or its record, is to end.
+func (p *instance) unwanted() <-chan struct{} {
+	if p.record.Load() {
+		return p.dismissed
+	}
+	return p.stopping
 }
 
 func (p *instance) killNow() {
@@ -67,7 +92,7 @@ func (p *instance) killNow() {
 
 func (p *instance) isStopping() bool {
 	select {
-	case <-p.stopping:
+	case <-p.unwanted():
 		return true
 	default:
 		return false
@@ -84,6 +109,25 @@ func (p *instance) setEnded(final *pod.Status) {
 			p.finished = c.LastExit.Finished
 		}
 	}
+}
+
+// setAbandoned keeps what is known of a pod that giveUp has ended as that of one
+// that failed.
+func (p *instance) setAbandoned(last *pod.Status) {
+	st := *last
+	st.Phase, st.Reason, st.Stopping = pod.Failed, pod.ReasonBackoffLimit, false
+	st.Message = "the Job has failed: its pods failed or were restarted more often than backoffLimit (" +
+		strconv.Itoa(p.boot.Set.BackoffLimit) + ") allows"
+	st.Containers = slices.Clone(st.Containers)
+	for i := range st.Containers {
+		c := &st.Containers[i]
+		if c.Init && c.Ready {
+			continue
+		}
+		c.State, c.Reason, c.PID, c.Ready = pod.Terminated, pod.ReasonError, 0, false
+	}
+	p.setEnded(&st)
+	p.record.Store(true)
 }
 
 func (p *instance) replica() replica {

@@ -60,7 +60,7 @@ func (s *Supervisor) keep(ctx context.Context, p *instance) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-p.stopping:
+		case <-p.unwanted():
 		}
 	}
 	s.remove(ctx, p)
@@ -234,7 +234,7 @@ func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backof
 	defer s.mu.Unlock()
 	defer s.wake()
 	was := p.status.Ready && p.pid != 0
-	last := p.pid
+	lastPID := p.pid
 	p.pid = 0
 	p.status.Ready = false
 	defer func() {
@@ -242,11 +242,19 @@ func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backof
 			s.changed(p)
 		}
 	}()
+	if p.abandoned.Load() {
+		last := &p.status
+		if told && final.PID == lastPID {
+			last = &final
+		}
+		p.setAbandoned(last)
+		return 0, false
+	}
 	if p.boot.Foreground || p.isStopping() {
 		return 0, false
 	}
 	proxyFailed := told && final.Reason == pod.ReasonProxyError
-	if told && final.PID == last && final.Phase.Ended() && !final.Stopping && !proxyFailed {
+	if told && final.PID == lastPID && final.Phase.Ended() && !final.Stopping && !proxyFailed {
 		p.setEnded(&final)
 		return 0, false
 	}
@@ -266,7 +274,7 @@ func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backof
 	}
 	delay = backoff.Next(time.Now())
 	p.crashes++
-	if told && final.PID == last {
+	if told && final.PID == lastPID {
 		p.status.Containers = final.Containers
 	}
 	p.countRuns()

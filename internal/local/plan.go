@@ -35,6 +35,7 @@ type replica struct {
 type decision struct {
 	start   []int         // ordinals of pods to start; 0 where the kind has none
 	stop    []string      // keys
+	giveUp  []string      // keys of pods to end because their Job has failed; a record of them stays
 	settled bool          // nothing to do, and every pod is ready and steady, or has ended for good
 	again   time.Duration // ask again after this time; 0 is only after an event
 }
@@ -213,10 +214,10 @@ func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) 
 	if failures > set.BackoffLimit {
 		for _, p := range pods {
 			if !p.ended && !p.stopping && p.hash == hash {
-				d.stop = append(d.stop, p.key)
+				d.giveUp = append(d.giveUp, p.key)
 			}
 		}
-		d.settled = active == 0 && len(d.stop) == 0
+		d.settled = active == 0 && len(d.stop) == 0 && !slices.ContainsFunc(pods, func(p replica) bool { return p.stopping })
 		return d
 	}
 	want := min(max(set.Replicas, 1), completions-succeeded) - active

@@ -163,12 +163,17 @@ func TestPlan(t *testing.T) {
 				{key: "b", hash: "new", ended: true},
 				{key: "c", hash: "new", ready: true},
 			},
-			decision{stop: []string{"c"}},
+			decision{giveUp: []string{"c"}},
 		},
 		"job counts restarts in place": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 2},
 			[]replica{{key: "a", hash: "new", restarts: 3}},
-			decision{stop: []string{"a"}},
+			decision{giveUp: []string{"a"}},
+		},
+		"job that was given up stays so": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 2},
+			[]replica{{key: "a", hash: "new", restarts: 3, ended: true}},
+			decision{settled: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

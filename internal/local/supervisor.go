@@ -253,6 +253,9 @@ func (s *Supervisor) reconcile(ctx context.Context) time.Duration {
 		for _, key := range d.stop {
 			s.pods[key].stop(true)
 		}
+		for _, key := range d.giveUp {
+			s.pods[key].giveUp()
+		}
 		for _, ordinal := range d.start {
 			if _, err := s.create(&w.set, w.hash, w.restartedAt, ordinal); err != nil {
 				s.o.Log.ErrorContext(ctx, "pod cannot be made", "set", w.set.Namespace+"/"+w.set.Name, "error", err)

@@ -301,6 +301,8 @@ func TestJob(t *testing.T) {
 	}{
 		"succeeds": {"0", mesh.RestartNever, pod.Succeeded, 2},
 		"fails":    {"5", mesh.RestartNever, pod.Failed, 1},
+		// Its program is started again in its pod, until that is too often.
+		"fails in place": {"5", mesh.RestartOnFailure, pod.Failed, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -329,9 +331,26 @@ func TestJob(t *testing.T) {
 			var lines []string
 			err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{pods[0].Workload.Name}, Tail: -1},
 				func(_, _ string, line []byte) error { lines = append(lines, string(line)); return nil })
-			if want := "leaving with " + tc.code; err != nil || len(lines) != 1 || lines[0] != want {
+			want, runs := "leaving with "+tc.code, 1
+			if tc.restart == mesh.RestartOnFailure {
+				runs = 2
+			}
+			if err != nil || len(lines) != runs || lines[0] != want {
 				t.Errorf("log %q, %v; want %q", lines, err, want)
 			}
+			eventually(t, func() error {
+				w.mu.Lock()
+				defer w.mu.Unlock()
+				ran := map[string]bool{}
+				for _, line := range w.output {
+					name, _, _ := strings.Cut(line, "/")
+					ran[name] = true
+				}
+				if len(ran) != tc.pods {
+					return fmt.Errorf("%d pods ran, want %d: %q", len(ran), tc.pods, w.output)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -41,7 +41,9 @@ const (
 	ReasonInit        = "PodInitializing"
 	ReasonCreating    = "ContainerCreating"
 	ReasonTerminating = "Terminating"
-	ReasonProxyError  = "ProxyError" // the case or the proxy failed, not a program; Vitrine's own
+	// ReasonBackoffLimit is why a Job has failed (batch/v1, JobReasonBackoffLimitExceeded).
+	ReasonBackoffLimit = "BackoffLimitExceeded"
+	ReasonProxyError   = "ProxyError" // the case or the proxy failed, not a program; Vitrine's own
 )
 
 // Status is the state of a pod at one moment.
