@@ -112,6 +112,12 @@ func (c *cli) demoStory(ctx context.Context, m *daemon.Mesh, ledger *ledgerReade
 	if over(timer.C, nil) {
 		return nil
 	}
+	// What happened just now is in no figure before every proxy was scraped again.
+	timer.Reset(cfg.ScrapeInterval)
+	if over(timer.C, nil) {
+		return nil
+	}
+	duration += cfg.ScrapeInterval
 	fmt.Fprintf(c.out, "\nWhat happened in the last %s:\n\n", duration.Round(time.Second))
 	err := daemon.WriteGraph(ctx, c.runDir, daemon.GraphQuery{Window: max(duration, time.Second), At: time.Now()}, "table", c.out)
 	switch {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -143,8 +144,10 @@ func (c *cli) completePods(cmd *cobra.Command, _ []string, _ string) ([]string, 
 	}
 	var names []string
 	for _, p := range pods {
-		names = append(names, p.Name)
+		names = append(names, p.Name, p.Owner)
 	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 

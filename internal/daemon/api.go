@@ -20,10 +20,12 @@ type Status struct {
 	Control    string    `json:"control"`    // base URL of the control plane's own metrics
 	Services   int       `json:"services"`
 	Workloads  int       `json:"workloads"`
-	Ready      int       `json:"ready"`   // workloads that are ready
-	Settled    bool      `json:"settled"` // every wanted workload is ready or has ended for good
-	Published  []Opening `json:"published"`
-	LeftOut    []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
+	Ready      int       `json:"ready"` // workloads that are ready
+	// ScrapeInterval is how often each proxy is scraped, in nanoseconds.
+	ScrapeInterval time.Duration `json:"scrapeInterval"`
+	Settled        bool          `json:"settled"` // every wanted workload is ready or has ended for good
+	Published      []Opening     `json:"published"`
+	LeftOut        []string      `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
 }
 
 // Opening is an address of this machine that leads to a service.
@@ -67,7 +69,7 @@ type Container struct {
 	Started  time.Time `json:"started,omitzero"`
 	// How the program ended last, if it did.
 	ExitCode  *int   `json:"exitCode,omitempty"`
-	LastError string `json:"lastError,omitempty"` // why it could not be started
+	LastError string `json:"lastError,omitempty"` // why it could not be started, or was ended
 }
 
 // ProxyState says whether a workload's proxy has the current configuration.

@@ -72,7 +72,8 @@ func (m *Mesh) Status() Status {
 	s := Status{
 		Version: m.cfg.Version, PID: os.Getpid(), Started: m.started, RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir,
 		Prometheus: "http://" + m.promAddr, Control: "http://" + m.ctrlAddr, Services: len(snapshot.Services),
-		Settled: m.store.Ready() && m.local.Settled(), Published: []Opening{},
+		ScrapeInterval: m.cfg.ScrapeInterval,
+		Settled:        m.store.Ready() && m.local.Settled(), Published: []Opening{},
 	}
 	for i := range snapshot.Services {
 		svc := &snapshot.Services[i]

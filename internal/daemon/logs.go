@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -33,7 +34,19 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 	prefix := len(o.Targets) != 1 || m.matching(o.Targets[0]) > 1 && o.Container == ""
 	flusher, _ := w.(http.Flusher)
 	wrote := false
-	err = m.local.Logs(r.Context(), o, func(pod, container string, line []byte) error {
+	// With the programs the log ends, too, and its reader gets their last words.
+	ctx, cancel := context.WithCancel(r.Context())
+	var ending sync.WaitGroup
+	defer ending.Wait()
+	defer cancel()
+	ending.Go(func() {
+		select {
+		case <-m.stopped:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err = m.local.Logs(ctx, o, func(pod, container string, line []byte) error {
 		wrote = true
 		var b []byte
 		if prefix {

@@ -144,13 +144,22 @@ type GraphQuery struct {
 
 // WriteGraph builds the graph and writes it as table, json, dot or mermaid.
 func WriteGraph(ctx context.Context, runDir string, q GraphQuery, format string, w io.Writer) error {
+	asked := q.Window
+	var err error
+	if q.Window, err = wholeRounds(ctx, runDir, q); err != nil {
+		return err
+	}
 	g, err := buildGraph(ctx, runDir, q)
 	if err != nil {
 		return err
 	}
 	switch format {
 	case "table":
-		return g.WriteTable(w)
+		if err := g.WriteTable(w); err != nil || q.Window == asked {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "\nThe window is %s, not %s: whole rounds of scrapes.\n", q.Window, asked)
+		return err
 	case "json":
 		return g.WriteJSON(w)
 	case "dot":
@@ -159,6 +168,24 @@ func WriteGraph(ctx context.Context, runDir string, q GraphQuery, format string,
 		return g.WriteMermaid(w)
 	}
 	return fmt.Errorf("graph format %q: want table, json, dot or mermaid", format)
+}
+
+// wholeRounds is the window of q, or the next longer one that is a multiple of the
+// scrape interval: counts are those between scrapes, so that of 7 s some would be of
+// 5 s and some of 10 s. Another server's interval is not known.
+func wholeRounds(ctx context.Context, runDir string, q GraphQuery) (time.Duration, error) {
+	if q.URL != "" {
+		return q.Window, nil
+	}
+	s, err := NewClient(runDir).Status(ctx)
+	if err != nil || s.ScrapeInterval <= 0 {
+		return q.Window, err
+	}
+	whole := q.Window.Truncate(s.ScrapeInterval)
+	if whole < q.Window {
+		whole += s.ScrapeInterval
+	}
+	return whole, nil
 }
 
 func buildGraph(ctx context.Context, runDir string, q GraphQuery) (*graph.Graph, error) {

@@ -108,6 +108,12 @@ func (ts tallies) merge() map[edgeKey]*tally {
 		default:
 			for service, t := range s.destination {
 				put(h, service, t)
+				if own := s.source[service]; own != nil && own.requests >= t.requests && own.sent+own.received > 0 {
+					// What the source's proxy added on the way is none of its bytes.
+					edge := out[edgeKey{h, service}]
+					edge.sent += own.sent - t.sent
+					edge.received += own.received - t.received
+				}
 			}
 		}
 	}

@@ -31,56 +31,95 @@ type LogOptions struct {
 // is returned. Logs of pods that ended a while ago can be read by their pod's
 // name.
 func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, container string, line []byte) error) error {
-	tails := map[string]*tailer{}
-	defer func() {
-		for _, t := range tails {
-			t.close()
-		}
-	}()
-	var emitErr error
-	poll := func(first bool) error {
-		for _, src := range s.logSources(o) {
-			t := tails[src.path]
-			if t == nil {
-				t = &tailer{path: src.path}
-				tails[src.path] = t
-				if first {
-					if err := t.seek(o.Tail); err != nil {
-						return fmt.Errorf("read log of %s: %w", src.pod, err)
-					}
-				}
-			}
-			t.poll(func(line []byte) {
-				if emitErr == nil {
-					emitErr = emit(src.pod, src.container, line)
-				}
-			})
-			if !o.Follow {
-				t.flush(func(line []byte) { emitErr = errors.Join(emitErr, emit(src.pod, src.container, line)) })
-			}
-			if emitErr != nil {
-				return emitErr
-			}
-		}
-		return nil
-	}
 	if len(s.logSources(o)) == 0 && !o.Follow {
 		return s.noLogs(o)
 	}
-	if err := poll(true); err != nil || !o.Follow {
-		return err
-	}
+	open := tailedLogs{}
+	defer open.close()
 	tick := time.NewTicker(logPoll)
 	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
+	for first, last := true, !o.Follow; ; first = false {
+		err := open.update(s.logSources(o), func(t *tailedLog) error {
+			if !first {
+				return nil
+			}
+			return t.seek(o.Tail)
+		})
+		if err == nil {
+			err = open.pass(emit, last)
 		}
-		if err := poll(false); err != nil {
+		if err != nil || last {
 			return err
 		}
+		select {
+		case <-ctx.Done():
+			last = true // what was written since the last look
+		case <-tick.C:
+		}
+	}
+}
+
+// tailedLog is a log that is read as it grows.
+type tailedLog struct {
+	logSource
+	tailer
+	gone bool // nobody writes to it any more
+}
+
+// tailedLogs are read together, in the order in which they were found.
+type tailedLogs []*tailedLog
+
+// update adds the sources that are new, and notes which are gone. begin is called
+// with each new one.
+func (l *tailedLogs) update(sources []logSource, begin func(*tailedLog) error) error {
+	present := map[string]bool{}
+	known := map[string]bool{}
+	for _, t := range *l {
+		known[t.logSource.path] = true
+	}
+	for _, src := range sources {
+		present[src.path] = true
+		if known[src.path] {
+			continue
+		}
+		t := &tailedLog{logSource: src, tailer: tailer{path: src.path}}
+		*l = append(*l, t)
+		if err := begin(t); err != nil {
+			return fmt.Errorf("read log of %s: %w", src.pod, err)
+		}
+	}
+	for _, t := range *l {
+		t.gone = !present[t.logSource.path]
+	}
+	return nil
+}
+
+// pass emits the lines that are new, of those that are gone, or of all with end, the
+// unfinished ones too. What is gone is forgotten.
+func (l *tailedLogs) pass(emit func(pod, container string, line []byte) error, end bool) (err error) {
+	for _, t := range *l {
+		each := func(line []byte) {
+			if err == nil {
+				err = emit(t.pod, t.container, line)
+			}
+		}
+		t.poll(each)
+		if end || t.gone {
+			t.flush(each)
+		}
+	}
+	*l = slices.DeleteFunc(*l, func(t *tailedLog) bool {
+		if t.gone {
+			t.close()
+		}
+		return t.gone
+	})
+	return err
+}
+
+func (l *tailedLogs) close() {
+	for _, t := range *l {
+		t.tailer.close()
 	}
 }
 
@@ -197,16 +236,8 @@ func (s *Supervisor) copyOutput(ctx context.Context) {
 	if s.o.Output == nil {
 		return
 	}
-	type source struct {
-		logSource
-		tailer
-	}
-	tails := map[string]*source{}
-	defer func() {
-		for _, t := range tails {
-			t.close()
-		}
-	}()
+	open := tailedLogs{}
+	defer open.close()
 	s.mu.Lock()
 	adopted := map[string]bool{}
 	for _, p := range s.pods {
@@ -215,32 +246,25 @@ func (s *Supervisor) copyOutput(ctx context.Context) {
 	s.mu.Unlock()
 	tick := time.NewTicker(logPoll)
 	defer tick.Stop()
-	for {
-		present := map[string]bool{}
-		for _, src := range s.logSources(LogOptions{}) {
-			present[src.path] = true
-			t := tails[src.path]
-			if t == nil {
-				t = &source{src, tailer{path: src.path}}
-				tails[src.path] = t
-				if adopted[src.pod] {
-					// Its lines so far were shown by an earlier supervisor.
-					_ = t.seek(0)
-				}
+	for last := false; ; {
+		err := open.update(s.logSources(LogOptions{}), func(t *tailedLog) error {
+			if adopted[t.pod] {
+				_ = t.seek(0) // its lines so far were shown by an earlier supervisor
 			}
+			return nil
+		})
+		if err == nil {
+			err = open.pass(func(pod, container string, line []byte) error {
+				s.o.Output(pod, container, line)
+				return nil
+			}, last)
 		}
-		for path, t := range tails {
-			emit := func(line []byte) { s.o.Output(t.pod, t.container, line) }
-			t.poll(emit)
-			if !present[path] { // gone: this was its last
-				t.flush(emit)
-				t.close()
-				delete(tails, path)
-			}
+		if err != nil || last { // neither function fails
+			return
 		}
 		select {
 		case <-ctx.Done():
-			return
+			last = true // what was written since the last look
 		case <-tick.C:
 		}
 	}

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
 
@@ -103,4 +106,35 @@ func TestStopWaitsForTheProxies(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestLastWords: what a program says at its very end reaches those who follow its
+// log, and the terminal of the control plane that ends with it.
+func TestLastWords(t *testing.T) {
+	w, detach := reopen(t, t.TempDir())
+	w.apply(t, deployment("sayer", 1, "signals"))
+	w.settled(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var followed []string
+	done := make(chan error, 1)
+	go func() {
+		done <- w.sup.Logs(ctx, local.LogOptions{Targets: []string{"sayer"}, Follow: true, Tail: -1}, func(_, _ string, line []byte) error {
+			followed = append(followed, string(line))
+			if string(line) == "got terminated" {
+				cancel()
+			}
+			return nil
+		})
+	}()
+	if err := w.sup.Stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+	detach()
+	if err := <-done; err != nil || !slices.Contains(followed, "got terminated") {
+		t.Errorf("followed %q, %v", followed, err)
+	}
+	if !slices.ContainsFunc(w.output, func(s string) bool { return strings.HasSuffix(s, "/app: got terminated") }) {
+		t.Errorf("shown %q", w.output)
+	}
 }

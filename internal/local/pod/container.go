@@ -221,9 +221,11 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 	sick := make(chan error, 1)
 	probes.Go(func() { c.probe(probing, start, sick) })
 
+	cause := ""
 	select {
 	case <-proc.Done():
 	case err := <-sick:
+		cause = "ended since its probe failed: " + err.Error()
 		c.r.o.Log.WarnContext(ctx, "program failed its probe and is restarted", "container", c.spec.Name, "error", err)
 		c.terminate(ctx, proc)
 	case <-c.restart:
@@ -237,7 +239,7 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 	stopProbing()
 	probes.Wait()
 	exit := proc.Wait()
-	last = LastExit{Code: exit.Status(), Signal: int(exit.Signal), Reason: ReasonError, Started: start, Finished: time.Now()}
+	last = LastExit{Code: exit.Status(), Signal: int(exit.Signal), Reason: ReasonError, Message: cause, Started: start, Finished: time.Now()}
 	if exit.Success() {
 		last.Reason = ReasonCompleted
 	}

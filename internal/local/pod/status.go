@@ -90,7 +90,7 @@ type LastExit struct {
 	Code     int       `json:"code"`             // 128+signal for a death by signal
 	Signal   int       `json:"signal,omitempty"` // 0 unless it died by one
 	Reason   string    `json:"reason"`
-	Message  string    `json:"message,omitempty"` // why it could not be started
+	Message  string    `json:"message,omitempty"` // why it could not be started, or was ended
 	Started  time.Time `json:"started,omitzero"`
 	Finished time.Time `json:"finished"`
 }
