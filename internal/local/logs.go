@@ -119,7 +119,7 @@ func (l *tailedLogs) pass(emit func(pod, container string, line []byte) error, e
 
 func (l *tailedLogs) close() {
 	for _, t := range *l {
-		t.tailer.close()
+		t.close()
 	}
 }
 
