@@ -28,23 +28,25 @@ type LogOptions struct {
 
 // Logs calls emit with each line (without its line feed) of the chosen
 // containers; the slice is valid during the call. An error of emit ends it and
-// is returned. Logs of pods that ended a while ago can be read by their pod's
+// is returned. Logs of pods that ended before the call can be read by their pod's
 // name.
 func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, container string, line []byte) error) error {
-	if len(s.logSources(o)) == 0 && !o.Follow {
+	old, err := s.oldLogs(o)
+	if err != nil {
+		return err
+	}
+	sources := append(s.logSources(o), old...)
+	if len(sources) == 0 && !o.Follow {
 		return s.noLogs(o)
 	}
 	open := tailedLogs{}
 	defer open.close()
 	tick := time.NewTicker(logPoll)
 	defer tick.Stop()
-	for first, last := true, !o.Follow; ; first = false {
-		err := open.update(s.logSources(o), func(t *tailedLog) error {
-			if !first {
-				return nil
-			}
-			return t.seek(o.Tail)
-		})
+	begin := func(t *tailedLog) error { return t.seek(o.Tail) }
+	for last := !o.Follow; ; sources = s.logSources(o) {
+		err := open.update(sources, begin)
+		begin = func(*tailedLog) error { return nil } // of what comes later every line is new
 		if err == nil {
 			err = open.pass(emit, last)
 		}
@@ -82,6 +84,7 @@ func (l *tailedLogs) update(sources []logSource, begin func(*tailedLog) error) e
 		if known[src.path] {
 			continue
 		}
+		known[src.path] = true
 		t := &tailedLog{logSource: src, tailer: tailer{path: src.path}}
 		*l = append(*l, t)
 		if err := begin(t); err != nil {
@@ -169,7 +172,8 @@ func (s *Supervisor) noLogs(o LogOptions) error {
 // logSource is the log of one container.
 type logSource struct{ pod, container, path string }
 
-// logSources lists the logs that o chooses, in the order of pods and containers.
+// logSources lists the logs of present pods that o chooses, in the order of pods and
+// containers.
 func (s *Supervisor) logSources(o LogOptions) []logSource {
 	var out []logSource
 	s.mu.Lock()
@@ -200,26 +204,32 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 	}
 	s.mu.Unlock()
 	slices.SortStableFunc(out, func(a, b logSource) int { return strings.Compare(a.pod, b.pod) })
-	if len(out) == 0 {
-		out = s.oldLogs(o)
-	}
 	return out
 }
 
-// oldLogs finds the logs of pods that are gone, by pod name.
-func (s *Supervisor) oldLogs(o LogOptions) []logSource {
-	var out []logSource
+// oldLogs finds the logs of pods that are gone: those of the targets that name
+// none that is there.
+func (s *Supervisor) oldLogs(o LogOptions) ([]logSource, error) {
+	var names []string
+	s.mu.Lock()
 	for _, t := range o.Targets {
+		if !s.present(t) {
+			names = append(names, t)
+		}
+	}
+	s.mu.Unlock()
+	var out []logSource
+	for _, t := range names {
 		ns, name, ok := strings.Cut(t, "/")
 		if !ok {
-			ns, name = "*", t
+			ns, name = cmp.Or(o.Namespace, "*"), t
 		}
 		if name == "" || strings.ContainsAny(name+ns, "?[\\") || strings.Contains(name, "*") {
 			continue
 		}
 		paths, err := filepath.Glob(filepath.Join(s.o.DataDir, "logs", ns, name, "*.log"))
 		if err != nil {
-			continue
+			return nil, fmt.Errorf("look for logs of %s: %w", t, err)
 		}
 		for _, path := range paths {
 			container := strings.TrimSuffix(filepath.Base(path), ".log")
@@ -228,7 +238,17 @@ func (s *Supervisor) oldLogs(o LogOptions) []logSource {
 			}
 		}
 	}
-	return out
+	return out, nil
+}
+
+// present reports whether a target names a pod that is there. s.mu is held.
+func (s *Supervisor) present(target string) bool {
+	for _, p := range s.pods {
+		if Matches(target, &p.boot.Workload) {
+			return true
+		}
+	}
+	return false
 }
 
 // copyOutput passes new lines of all programs to Options.Output until ctx ends.

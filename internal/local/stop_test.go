@@ -138,3 +138,82 @@ func TestLastWords(t *testing.T) {
 		t.Errorf("shown %q", w.output)
 	}
 }
+
+// TestFollowedOnce: of several pods that are followed by name, one that ends before
+// the others is not told again when they have ended, too.
+func TestFollowedOnce(t *testing.T) {
+	w := newWorld(t)
+	first, second := deployment("first", 1, "signals"), deployment("second", 1, "signals")
+	w.apply(t, first, second)
+	pods := w.settled(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	lines := make(chan string, 100)
+	o := local.LogOptions{Targets: []string{pods[0].Workload.Name, pods[1].Workload.Name}, Follow: true, Tail: -1}
+	done := make(chan error, 1)
+	go func() {
+		done <- w.sup.Logs(ctx, o, func(pod, _ string, line []byte) error {
+			lines <- pod + ": " + string(line)
+			return nil
+		})
+	}()
+	var told []string
+	count := func(line string) (n int) {
+		for _, l := range told {
+			if l == line {
+				n++
+			}
+		}
+		return n
+	}
+	await := func(line string, n int) {
+		t.Helper()
+		limit := time.NewTimer(patience)
+		defer limit.Stop()
+		for count(line) < n {
+			select {
+			case l := <-lines:
+				told = append(told, l)
+			case <-limit.C:
+				t.Fatalf("no %q after %q", line, told)
+			}
+		}
+	}
+	gone := func(left int) {
+		t.Helper()
+		eventually(t, func() error {
+			if n := len(w.sup.Pods()); n > left {
+				return errors.New(w.describe())
+			}
+			return nil
+		})
+	}
+	a, b := pods[0].Workload.Name, pods[1].Workload.Name
+	await(a+": waiting", 1)
+	await(b+": waiting", 1)
+	w.apply(t, second)
+	await(a+": got terminated", 1)
+	gone(1)
+	for n := range 2 { // two looks at the logs: then it was seen that the first is gone
+		if err := syscall.Kill(pods[1].Status.Containers[0].PID, syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		await(b+": got hangup", n+1)
+	}
+	w.apply(t)
+	await(b+": got terminated", 1)
+	gone(0)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	close(lines)
+	for l := range lines {
+		told = append(told, l)
+	}
+	for _, line := range []string{a + ": got terminated", b + ": got terminated"} {
+		if n := count(line); n != 1 {
+			t.Errorf("%q was told %d times: %q", line, n, told)
+		}
+	}
+}

@@ -17,6 +17,7 @@ const maxLineBytes = 64 << 10
 type tailer struct {
 	path string
 	file *os.File
+	buf  []byte // what read reads into, kept since most looks find nothing
 	part []byte // of an unfinished line
 }
 
@@ -118,13 +119,15 @@ func (t *tailer) poll(emit func(line []byte)) {
 
 // read reads the file to its present end.
 func (t *tailer) read(emit func(line []byte)) {
-	buf := make([]byte, 32<<10)
+	if t.buf == nil {
+		t.buf = make([]byte, 32<<10)
+	}
 	for {
-		n, _ := t.file.Read(buf)
+		n, _ := t.file.Read(t.buf)
 		if n == 0 {
 			return
 		}
-		t.part = append(t.part, buf[:n]...)
+		t.part = append(t.part, t.buf[:n]...)
 		t.lines(emit)
 	}
 }
