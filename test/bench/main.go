@@ -2,7 +2,8 @@
 // Envoy and net/http's ReverseProxy, in one interleaved run: every proxy is up
 // the whole time on one core, bursts of load take turns, and what counts is the
 // ratio of medians over the rounds. Ours runs with all telemetry on, the peers
-// with none.
+// with none. A last row that only copies bytes tells what no proxy in user space
+// can get below.
 package main
 
 import (

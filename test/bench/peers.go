@@ -117,6 +117,7 @@ func startProxies(ctx context.Context, bin, dir string) ([]*proc, error) {
 		{"nginx", "127.0.0.1:29082", []string{"nginx", "-c", nginx}},
 		{"envoy", "127.0.0.1:29083", []string{filepath.Join(bin, "envoy"), "-c", envoy, "--concurrency", "1", "-l", "error"}},
 		{"reverseproxy", "127.0.0.1:29084", []string{filepath.Join(bin, "reverseproxy"), "-listen", "127.0.0.1:29084", "-origin", originAddr}},
+		{"bytecopy", "127.0.0.1:29085", []string{filepath.Join(bin, "bytecopy"), "-listen", "127.0.0.1:29085", "-origin", originAddr}},
 	}
 	var out []*proc
 	for _, p := range peers {

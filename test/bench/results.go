@@ -244,7 +244,8 @@ func (r *results) report() report {
 func (rep report) write(out io.Writer) error {
 	fmt.Fprintf(out, "One proxy hop, HTTP/1.1 keep-alive, 1 KiB; medians of %d interleaved rounds; one core for the proxy.\n", rep.Rounds)
 	fmt.Fprintln(out, "vitrine with all telemetry, peers with none. 64 and 16 connections as fast as they go; 1,000 requests/s at even")
-	fmt.Fprint(out, "distances (each wakes an idle proxy) and in ticks of 16 at once. user is the share of CPU time outside the kernel.\n\n")
+	fmt.Fprintln(out, "distances (each wakes an idle proxy) and in ticks of 16 at once. user is the share of CPU time outside the kernel.")
+	fmt.Fprint(out, "bytecopy is no proxy but the floor: two sockets, one thread, no look at the bytes.\n\n")
 	tw := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "proxy\tCPU µs/req c64\tc16\teven\tticks\tuser c64\tc16\teven\tvitrine÷it c64\tc16\teven\tticks\tmax req/s\t")
 	for i := range rep.Rows {
