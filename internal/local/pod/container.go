@@ -286,20 +286,11 @@ func (c *container) signal(ctx context.Context, proc Process, sig syscall.Signal
 // has to be restarted; it has room for one.
 func (c *container) probe(ctx context.Context, start time.Time, sick chan<- error) {
 	exec := Program{Env: c.program.Env, Dir: c.program.Dir}
-	// Whatever holds the container up is told, before it has consequences too.
-	failed := func(cause error) {
-		c.r.mu.Lock()
-		known := c.status.Message == cause.Error()
-		c.r.mu.Unlock()
-		if !known {
-			c.r.update(func() { c.status.Message = cause.Error() })
-		}
-	}
 	watch := func(p *mesh.Probe, first verdict, changed func(verdict, error) bool) {
 		q := withDefaults(p)
 		q.Exec = expandAll(q.Exec, c.r.o.Bootstrap)
 		w := watcher{
-			probe: q, started: start, verdict: first, changed: changed, failed: failed,
+			probe: q, started: start, verdict: first, changed: changed, answered: c.answers(),
 			ask: func(ctx context.Context) error { return ask(ctx, c.r.place, &q, exec) },
 		}
 		w.run(ctx)
@@ -321,10 +312,7 @@ func (c *container) probe(ctx context.Context, start time.Time, sick chan<- erro
 		if !started {
 			return
 		}
-		c.r.update(func() {
-			c.status.Started, c.status.Message = true, ""
-			c.status.Ready = c.spec.Readiness == nil
-		})
+		c.r.update(func() { c.status.Started, c.status.Ready = true, c.spec.Readiness == nil })
 	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -338,15 +326,33 @@ func (c *container) probe(ctx context.Context, start time.Time, sick chan<- erro
 	}
 	if c.spec.Readiness != nil {
 		wg.Go(func() {
-			watch(c.spec.Readiness, failing, func(v verdict, cause error) bool {
-				c.r.update(func() {
-					c.status.Ready = v == passing
-					if cause == nil {
-						c.status.Message = ""
-					}
-				})
+			watch(c.spec.Readiness, failing, func(v verdict, _ error) bool {
+				c.r.update(func() { c.status.Ready = v == passing })
 				return true
 			})
 		})
+	}
+}
+
+// answers tells what one probe is told: whatever holds the container up, before it
+// has consequences too, until the probe succeeds.
+func (c *container) answers() func(cause error) {
+	told := ""
+	return func(cause error) {
+		now := ""
+		if cause != nil {
+			now = cause.Error()
+		}
+		c.r.mu.Lock()
+		message := c.status.Message
+		c.r.mu.Unlock()
+		if now != message && (now != "" || message == told) {
+			c.r.update(func() {
+				if c.status.Message == message { // else another probe has failed meanwhile
+					c.status.Message = now
+				}
+			})
+		}
+		told = now
 	}
 }

@@ -148,8 +148,8 @@ type watcher struct {
 	// changed is called from run with each new verdict; cause is the last
 	// failure. After it returns false the watcher ends.
 	changed func(v verdict, cause error) (more bool)
-	// failed is called from run with the cause of each failure; may be nil.
-	failed func(cause error)
+	// answered is called from run with each answer: nil, or why it is a failure.
+	answered func(cause error)
 }
 
 func (w *watcher) run(ctx context.Context) {
@@ -165,10 +165,8 @@ func (w *watcher) run(ctx context.Context) {
 		v, threshold := passing, w.probe.SuccessThreshold
 		if err != nil {
 			v, threshold = failing, w.probe.FailureThreshold
-			if w.failed != nil {
-				w.failed(err)
-			}
 		}
+		w.answered(err)
 		if v != last {
 			last, streak = v, 0
 		}

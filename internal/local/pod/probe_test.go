@@ -2,6 +2,7 @@ package pod
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -109,6 +110,49 @@ func TestProbes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestProbeMessages: what a probe was told is shown until it succeeds, also when it
+// failed too seldom to have consequences.
+func TestProbeMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tcp := func(port uint16) *mesh.Probe {
+			return &mesh.Probe{TCP: &mesh.TCPProbe{Port: port}, Period: time.Second, FailureThreshold: 3}
+		}
+		c := program("app")
+		c.Liveness, c.Readiness = tcp(80), tcp(81)
+		s := &stage{queue: map[string][]script{"app": {{forever: true}}}}
+		s.serve = func(port uint16) error {
+			switch at := time.Since(s.start); {
+			case port == 80 && at >= 4*time.Second && at < 5*time.Second, // once
+				port == 81 && at >= 8*time.Second && at < 12*time.Second:
+				return syscall.ECONNREFUSED
+			}
+			return nil
+		}
+		play(t, bootstrap(mesh.RestartAlways, c), s, Hooks{}, func(r *Runtime) {
+			refused := "tcp probe of port %d: connection refused"
+			at := time.Duration(0)
+			for _, want := range []struct {
+				at      time.Duration
+				message string
+				ready   bool
+			}{
+				{1500 * time.Millisecond, "", true},
+				{4500 * time.Millisecond, fmt.Sprintf(refused, 80), true},
+				{5500 * time.Millisecond, "", true},
+				{8500 * time.Millisecond, fmt.Sprintf(refused, 81), true},
+				{10500 * time.Millisecond, fmt.Sprintf(refused, 81), false},
+				{12500 * time.Millisecond, "", true},
+			} {
+				after(want.at - at)
+				at = want.at
+				if st, _ := r.Status(); st.Containers[0].Message != want.message || st.Ready != want.ready {
+					t.Errorf("after %s: %q, ready %v; want %q, %v", at, st.Containers[0].Message, st.Ready, want.message, want.ready)
+				}
+			}
+		})
+	})
 }
 
 func TestExecProbe(t *testing.T) {
