@@ -127,8 +127,8 @@ type Edge struct {
 	// Latency is nil without finished requests.
 	Latency *Latency `json:"latency,omitempty"`
 
-	// Bytes sent by the source, and received by it, as its own proxy counts them;
-	// the destination's if the source has none.
+	// Bytes sent by the source, and received by it, as its own proxy counts them,
+	// for as many requests as there were; the destination's if the source has none.
 	BytesSentPerSecond     float64 `json:"bytesSentPerSecond"`
 	BytesReceivedPerSecond float64 `json:"bytesReceivedPerSecond"`
 	// Messages of gRPC streams, sent and received by the source.

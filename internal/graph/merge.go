@@ -108,16 +108,39 @@ func (ts tallies) merge() map[edgeKey]*tally {
 		default:
 			for service, t := range s.destination {
 				put(h, service, t)
-				if own := s.source[service]; own != nil && own.requests >= t.requests && own.sent+own.received > 0 {
-					// What the source's proxy added on the way is none of its bytes.
+				if sent, received, ok := s.ownBytes(service, t.requests); ok {
 					edge := out[edgeKey{h, service}]
-					edge.sent += own.sent - t.sent
-					edge.received += own.received - t.received
+					edge.sent += sent - t.sent
+					edge.received += received - t.received
 				}
 			}
 		}
 	}
 	return out
+}
+
+// ownBytes are what the source's proxy counted as sent and received, without what it
+// added to the messages on their way; ok is false if it counted nothing. If it
+// knows of fewer requests than the destination's, most often because it was scraped
+// earlier, the others are taken to be like those: the figure must not change to
+// another kind of bytes from one scrape to the next.
+func (s *sides) ownBytes(service string, requests float64) (sent, received float64, ok bool) {
+	own := s.source[service]
+	if own == nil || own.sent+own.received == 0 {
+		return 0, 0, false
+	}
+	if own.requests >= requests {
+		return own.sent, own.received, true
+	}
+	counted := own.requests
+	if lost := s.lost[service]; lost != nil { // their bytes are own's, too
+		counted += lost.requests
+	}
+	if counted == 0 {
+		return 0, 0, false
+	}
+	factor := 1 + (requests-own.requests)/counted
+	return own.sent * factor, own.received * factor, true
 }
 
 // arrived reports whether requests that the source reports without a workload
