@@ -65,8 +65,8 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 	p := newInstance(boot, ordinalOf(boot))
 	p.adopted = true
 	switch {
-	case proc == nil && final.Stopping: // a Job is not done that was made to end
-		p.setAbandoned(&final)
+	case proc == nil && final.Stopping:
+		p.setUndone(&final, pod.ReasonError, "it was made to end before it was done")
 	case proc == nil:
 		p.setEnded(&final)
 	default:

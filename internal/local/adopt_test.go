@@ -54,6 +54,48 @@ func TestHistoryOutlivesTheSupervisor(t *testing.T) {
 	}
 }
 
+// TestJobThatOthersEnded: a Job whose pod is made to end while there is no control
+// plane is neither done nor has it failed for good.
+func TestJobThatOthersEnded(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	set := deployment("migrate", 1, "signals")
+	set.Kind, set.Restart, set.BackoffLimit = mesh.KindJob, mesh.RestartNever, 6
+	w.apply(t, set)
+	w.printed(t, "waiting")
+	key := w.sup.Pods()[0].Workload.Key()
+	detach()
+	client := pod.NewClient(filepath.Join(dir, "pods", key))
+	defer client.Close()
+	if err := client.Stop(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		pid, err := pod.Holder(filepath.Join(dir, "pods", key))
+		if err == nil && pid != 0 {
+			err = fmt.Errorf("%d still runs", pid)
+		}
+		return err
+	})
+
+	w, _ = reopen(t, dir)
+	eventually(t, func() error {
+		if len(w.sup.Pods()) != 1 {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+	p := w.sup.Pods()[0]
+	if p.Workload.Key() != key || p.Status.Phase != pod.Failed || p.Status.Reason != pod.ReasonError ||
+		p.Status.Message != "it was made to end before it was done" {
+		t.Errorf("%s: %s", key, w.describe())
+	}
+	w.apply(t, set)
+	if w.sup.Settled() {
+		t.Error("the Job is settled, though its only pod was not done")
+	}
+}
+
 // superviseUntilKilled is a control plane that is going to be killed.
 func superviseUntilKilled(dir string) int {
 	binaries.dir = os.Getenv(binariesEnv)

@@ -27,7 +27,7 @@ type instance struct {
 	once      struct{ stop, kill, dismiss sync.Once }
 
 	abandoned atomic.Bool // by giveUp
-	record    atomic.Bool // abandoned, and it has ended: listed until it is stopped again
+	record    atomic.Bool // undone, and it has ended: listed until it is stopped again
 
 	// Guarded by Supervisor.mu once the pod is in its map.
 	handover bool // see pod.Runtime.Stop
@@ -114,10 +114,15 @@ func (p *instance) setEnded(final *pod.Status) {
 // setAbandoned keeps what is known of a pod that giveUp has ended as that of one
 // that failed.
 func (p *instance) setAbandoned(last *pod.Status) {
+	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: its pods failed or were restarted more often than backoffLimit ("+
+		strconv.Itoa(p.boot.Set.BackoffLimit)+") allows")
+}
+
+// setUndone keeps what is known of a Job's pod that was made to end before it was
+// done as that of one that failed.
+func (p *instance) setUndone(last *pod.Status, reason, message string) {
 	st := *last
-	st.Phase, st.Reason, st.Stopping = pod.Failed, pod.ReasonBackoffLimit, false
-	st.Message = "the Job has failed: its pods failed or were restarted more often than backoffLimit (" +
-		strconv.Itoa(p.boot.Set.BackoffLimit) + ") allows"
+	st.Phase, st.Reason, st.Message, st.Stopping = pod.Failed, reason, message, false
 	st.Containers = slices.Clone(st.Containers)
 	for i := range st.Containers {
 		c := &st.Containers[i]
