@@ -62,7 +62,7 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 		s.o.Release(key)
 		return os.RemoveAll(dir)
 	}
-	p := newInstance(boot, ordinalOf(boot))
+	p := newKeptPod(boot, ordinalOf(boot))
 	p.adopted = true
 	switch {
 	case proc == nil && final.Stopping:
@@ -89,7 +89,7 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 // inquire asks a pod that was found running how it is, so that it is announced as
 // it is: announced as not ready, it would be taken out of service everywhere
 // until its first report arrives.
-func (s *Supervisor) inquire(ctx context.Context, p *instance, pid int) {
+func (s *Supervisor) inquire(ctx context.Context, p *keptPod, pid int) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	client := pod.NewClient(p.boot.RunDir)

@@ -28,7 +28,7 @@ const (
 
 // keep looks after one pod until it is gone or ctx ends: starts its process,
 // follows its state, starts it again when it dies.
-func (s *Supervisor) keep(ctx context.Context, p *instance) {
+func (s *Supervisor) keep(ctx context.Context, p *keptPod) {
 	var backoff pod.Backoff
 	for !p.ended {
 		proc, err := s.process(ctx, p)
@@ -68,7 +68,7 @@ func (s *Supervisor) keep(ctx context.Context, p *instance) {
 
 // process finds or starts the pod's process. It returns nil with an error if
 // there is none, and nil without one if the pod was stopped before it had any.
-func (s *Supervisor) process(ctx context.Context, p *instance) (*process, error) {
+func (s *Supervisor) process(ctx context.Context, p *keptPod) (*process, error) {
 	proc, err := attach(p.boot.RunDir)
 	if proc != nil || err != nil {
 		return proc, err
@@ -107,7 +107,7 @@ func (s *Supervisor) process(ctx context.Context, p *instance) (*process, error)
 }
 
 // pause waits; it returns false if ctx ended or the pod is to stop.
-func (s *Supervisor) pause(ctx context.Context, p *instance, d time.Duration) bool {
+func (s *Supervisor) pause(ctx context.Context, p *keptPod, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -120,7 +120,7 @@ func (s *Supervisor) pause(ctx context.Context, p *instance, d time.Duration) bo
 }
 
 // attend follows a process to its end, ending it when the pod is to stop.
-func (s *Supervisor) attend(ctx context.Context, p *instance, proc *process) error {
+func (s *Supervisor) attend(ctx context.Context, p *keptPod, proc *process) error {
 	s.mu.Lock()
 	p.pid = proc.pid
 	s.mu.Unlock()
@@ -137,7 +137,7 @@ func (s *Supervisor) attend(ctx context.Context, p *instance, proc *process) err
 }
 
 // observe keeps the pod's status up to date while ctx lasts.
-func (s *Supervisor) observe(ctx context.Context, p *instance, client *pod.Client) {
+func (s *Supervisor) observe(ctx context.Context, p *keptPod, client *pod.Client) {
 	delay := 5 * time.Millisecond
 	for ctx.Err() == nil {
 		// The error of a broken watch says nothing that the process's end does
@@ -168,7 +168,7 @@ func (s *Supervisor) observe(ctx context.Context, p *instance, client *pod.Clien
 
 // stopOnDemand ends the process when the pod is to stop: politely, and with
 // SIGKILL if it takes longer than it may.
-func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *process, client *pod.Client) {
+func (s *Supervisor) stopOnDemand(ctx context.Context, p *keptPod, proc *process, client *pod.Client) {
 	select {
 	case <-ctx.Done():
 		return
@@ -203,7 +203,7 @@ func (s *Supervisor) stopOnDemand(ctx context.Context, p *instance, proc *proces
 
 // awaitUnlisted waits until nobody sends the pod new work, within bounds: a proxy
 // that hangs must not keep it.
-func (s *Supervisor) awaitUnlisted(ctx context.Context, p *instance) {
+func (s *Supervisor) awaitUnlisted(ctx context.Context, p *keptPod) {
 	ctx, cancel := context.WithTimeout(ctx, unlistedWait)
 	var killed sync.WaitGroup
 	killed.Go(func() {
@@ -220,7 +220,7 @@ func (s *Supervisor) awaitUnlisted(ctx context.Context, p *instance) {
 	}
 }
 
-func (s *Supervisor) log(ctx context.Context, p *instance, what string, err error) {
+func (s *Supervisor) log(ctx context.Context, p *keptPod, what string, err error) {
 	if err != nil {
 		s.o.Log.WarnContext(ctx, "signal not delivered", "pod", p.key, "purpose", what, "error", err)
 	}
@@ -228,7 +228,7 @@ func (s *Supervisor) log(ctx context.Context, p *instance, what string, err erro
 
 // after decides what follows the end of a pod's process: another one after a
 // delay, or none.
-func (s *Supervisor) after(ctx context.Context, p *instance, backoff *pod.Backoff, err error) (delay time.Duration, more bool) {
+func (s *Supervisor) after(ctx context.Context, p *keptPod, backoff *pod.Backoff, err error) (delay time.Duration, more bool) {
 	final, told := pod.ReadFinal(p.boot.RunDir)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -76,7 +76,7 @@ func (s *Supervisor) Prepare(set mesh.WorkloadSet) (w mesh.Workload, bootstrap s
 func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, error) {
 	s.mu.Lock()
 	var keys []string
-	var inPlace []*instance
+	var inPlace []*keptPod
 	sets := map[setKey]bool{}
 	var missing []error
 	for _, t := range targets {

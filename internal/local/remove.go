@@ -11,7 +11,7 @@ import (
 )
 
 // remove forgets a pod that has ended and clears its run directory.
-func (s *Supervisor) remove(ctx context.Context, p *instance) {
+func (s *Supervisor) remove(ctx context.Context, p *keptPod) {
 	s.pruneLogs(ctx)
 	if err := os.RemoveAll(p.boot.RunDir); err != nil {
 		s.o.Log.WarnContext(ctx, "run directory not removed", "pod", p.key, "error", err)

@@ -15,18 +15,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// Hooks tell what happens to workloads. Each may be nil. They are called one at
-// a time and must not call the Supervisor.
-type Hooks struct {
-	// WorkloadChanged is called with a new workload before its process starts,
-	// and with each change of its readiness. The value is the callee's.
-	WorkloadChanged func(w mesh.Workload)
-	// WorkloadGone is called when the workload with the given Key has ended and
-	// will not come back under this name: also of a Job that is done, which is
-	// listed all the same.
-	WorkloadGone func(key string)
-}
-
 // Options make a Supervisor.
 type Options struct {
 	RunDir        string // holds pods/NS/NAME, gone at reboot
@@ -88,11 +76,11 @@ type Supervisor struct {
 
 	mu       sync.Mutex // guards the rest
 	sets     map[setKey]*wanted
-	applied  bool                 // Apply was called, so what is not wanted may be stopped
-	down     bool                 // Stop was called
-	pods     map[string]*instance // by workload key
-	pending  []func()             // hook calls in order of their events
-	launched []*instance          // created, not yet started by Run
+	applied  bool                // Apply was called, so what is not wanted may be stopped
+	down     bool                // Stop was called
+	pods     map[string]*keptPod // by workload key
+	pending  []func()            // hook calls in order of their events
+	launched []*keptPod          // created, not yet started by Run
 }
 
 // setKey names a workload set.
@@ -122,7 +110,7 @@ func New(o Options) (*Supervisor, error) {
 		surveyed: make(chan struct{}),
 		ended:    make(chan struct{}),
 		sets:     map[setKey]*wanted{},
-		pods:     map[string]*instance{},
+		pods:     map[string]*keptPod{},
 	}, nil
 }
 
@@ -272,7 +260,7 @@ func (s *Supervisor) reconcile(ctx context.Context) time.Duration {
 
 // census sorts the pods by set; those of sets that are not wanted come apart.
 // s.mu is held.
-func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*instance) {
+func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*keptPod) {
 	bySet = map[setKey][]replica{}
 	for _, p := range s.pods {
 		k := keyOf(&p.boot.Set)
@@ -292,7 +280,7 @@ func (s *Supervisor) Settled() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	bySet, unwanted := s.census()
-	if !s.applied || slices.ContainsFunc(unwanted, func(p *instance) bool { return !p.isStopping() }) {
+	if !s.applied || slices.ContainsFunc(unwanted, func(p *keptPod) bool { return !p.isStopping() }) {
 		return false
 	}
 	now := time.Now()
@@ -306,7 +294,7 @@ func (s *Supervisor) Settled() bool {
 
 // create makes a new pod: name, addresses, directories, bootstrap file. Run
 // starts it. s.mu is held.
-func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ordinal int) (*instance, error) {
+func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ordinal int) (*keptPod, error) {
 	name := podName(set, hash, ordinal)
 	for s.pods[set.Namespace+"/"+name] != nil {
 		if set.Kind == mesh.KindStatefulSet {
@@ -351,7 +339,7 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 	if err := os.RemoveAll(boot.LogDir); err != nil {
 		s.o.Log.Warn("log of an earlier pod is continued", "pod", key, "error", err)
 	}
-	p := newInstance(boot, ordinal)
+	p := newKeptPod(boot, ordinal)
 	s.pods[key] = p
 	s.launched = append(s.launched, p)
 	s.changed(p)
@@ -360,49 +348,10 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ord
 
 func (s *Supervisor) runDir(key string) string { return filepath.Join(s.o.RunDir, "pods", key) }
 
-func (s *Supervisor) takeLaunched() []*instance {
+func (s *Supervisor) takeLaunched() []*keptPod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l := s.launched
 	s.launched = nil
 	return l
-}
-
-// changed queues WorkloadChanged, or WorkloadGone once the pod has ended.
-// s.mu is held.
-func (s *Supervisor) changed(p *instance) {
-	if p.ended {
-		s.gone(p)
-		return
-	}
-	if f := s.o.Hooks.WorkloadChanged; f != nil {
-		w := p.boot.Workload.Clone()
-		w.Ready = p.ready()
-		s.pending = append(s.pending, func() { f(w) })
-	}
-}
-
-// gone queues WorkloadGone. s.mu is held.
-func (s *Supervisor) gone(p *instance) {
-	if f := s.o.Hooks.WorkloadGone; f != nil {
-		s.pending = append(s.pending, func() { f(p.key) })
-	}
-}
-
-// runHooks makes the queued hook calls.
-func (s *Supervisor) runHooks() {
-	s.hooksMu.Lock()
-	defer s.hooksMu.Unlock()
-	for {
-		s.mu.Lock()
-		calls := s.pending
-		s.pending = nil
-		s.mu.Unlock()
-		if len(calls) == 0 {
-			return
-		}
-		for _, call := range calls {
-			call()
-		}
-	}
 }

@@ -216,7 +216,7 @@ func (s *setObject) pod() {
 		case s.set.Kind == mesh.KindJob:
 			s.o.problem(path+".restartPolicy", "an init container that goes on running is not supported in a Job", "make it a Deployment of its own")
 		default:
-			out.Sidecar = &mesh.Sidecar{AfterInit: len(s.set.InitContainers)}
+			out.Sidecar = &mesh.SidecarPlace{AfterInit: len(s.set.InitContainers)}
 			s.set.Containers = append(s.set.Containers, out)
 		}
 	}

@@ -69,13 +69,13 @@ type Container struct {
 	Startup   *Probe
 	// Sidecar is set for one of WorkloadSet.Containers that starts among the init
 	// containers; nil for one that starts after them.
-	Sidecar *Sidecar `json:",omitempty"`
+	Sidecar *SidecarPlace `json:",omitempty"`
 }
 
-// Sidecar is the place of a container that goes on running beside the others
+// SidecarPlace is the place of a container that goes on running beside the others
 // and is there before them: Kubernetes' init container with restartPolicy Always.
 // What follows it starts when it has started, and it ends after them.
-type Sidecar struct {
+type SidecarPlace struct {
 	AfterInit int // how many of WorkloadSet.InitContainers end before it starts
 }
 

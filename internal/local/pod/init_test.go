@@ -43,7 +43,7 @@ func TestSidecarsKeepTheirPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sidecar := func(name string, after int) mesh.Container {
 			c := program(name)
-			c.Sidecar = &mesh.Sidecar{AfterInit: after}
+			c.Sidecar = &mesh.SidecarPlace{AfterInit: after}
 			return c
 		}
 		proxy := sidecar("proxy", 1)
@@ -94,9 +94,9 @@ func TestSidecarsKeepTheirPlace(t *testing.T) {
 // TestSidecarsOutOfPlace: a list in which a sidecar would never start is refused.
 func TestSidecarsOutOfPlace(t *testing.T) {
 	late := program("late")
-	late.Sidecar = &mesh.Sidecar{AfterInit: 1}
+	late.Sidecar = &mesh.SidecarPlace{AfterInit: 1}
 	early := program("early")
-	early.Sidecar = &mesh.Sidecar{}
+	early.Sidecar = &mesh.SidecarPlace{}
 	for name, set := range map[string][2][]mesh.Container{
 		"after a program":    {nil, {program("app"), early}},
 		"beyond the last":    {nil, {late, program("app")}},

@@ -13,8 +13,8 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// instance is one pod of the supervisor.
-type instance struct {
+// keptPod is one pod of the supervisor.
+type keptPod struct {
 	boot    *pod.Bootstrap // read-only, as the pod was made: runs goes on counting
 	key     string
 	ordinal int
@@ -39,8 +39,8 @@ type instance struct {
 	finished time.Time
 }
 
-func newInstance(b *pod.Bootstrap, ordinal int) *instance {
-	return &instance{
+func newKeptPod(b *pod.Bootstrap, ordinal int) *keptPod {
+	return &keptPod{
 		boot: b, key: b.Workload.Key(), ordinal: ordinal, created: b.Created, runs: b.Runs,
 		stopping: make(chan struct{}), kill: make(chan struct{}), dismissed: make(chan struct{}),
 		status: pod.Status{
@@ -63,7 +63,7 @@ func ordinalOf(b *pod.Bootstrap) int {
 }
 
 // stop ends the pod, or its record.
-func (p *instance) stop(handover bool) {
+func (p *keptPod) stop(handover bool) {
 	if p.record.Load() {
 		p.once.dismiss.Do(func() { close(p.dismissed) })
 		return
@@ -72,25 +72,25 @@ func (p *instance) stop(handover bool) {
 }
 
 // giveUp ends the pod of a Job that has failed, and leaves its record.
-func (p *instance) giveUp() {
+func (p *keptPod) giveUp() {
 	p.abandoned.Store(true)
 	p.stop(true)
 }
 
 // unwanted is closed when the pod, or its record, is to end.
-func (p *instance) unwanted() <-chan struct{} {
+func (p *keptPod) unwanted() <-chan struct{} {
 	if p.record.Load() {
 		return p.dismissed
 	}
 	return p.stopping
 }
 
-func (p *instance) killNow() {
+func (p *keptPod) killNow() {
 	p.stop(false)
 	p.once.kill.Do(func() { close(p.kill) })
 }
 
-func (p *instance) isStopping() bool {
+func (p *keptPod) isStopping() bool {
 	select {
 	case <-p.unwanted():
 		return true
@@ -99,9 +99,9 @@ func (p *instance) isStopping() bool {
 	}
 }
 
-func (p *instance) ready() bool { return p.status.Ready && p.pid != 0 && !p.isStopping() }
+func (p *keptPod) ready() bool { return p.status.Ready && p.pid != 0 && !p.isStopping() }
 
-func (p *instance) setEnded(final *pod.Status) {
+func (p *keptPod) setEnded(final *pod.Status) {
 	p.status, p.ended, p.finished = *final, true, final.Started
 	p.status.Ready = false
 	for _, c := range final.Containers {
@@ -113,14 +113,14 @@ func (p *instance) setEnded(final *pod.Status) {
 
 // setAbandoned keeps what is known of a pod that giveUp has ended as that of one
 // that failed.
-func (p *instance) setAbandoned(last *pod.Status) {
+func (p *keptPod) setAbandoned(last *pod.Status) {
 	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: its pods failed or were restarted more often than backoffLimit ("+
 		strconv.Itoa(p.boot.Set.BackoffLimit)+") allows")
 }
 
 // setUndone keeps what is known of a Job's pod that was made to end before it was
 // done as that of one that failed.
-func (p *instance) setUndone(last *pod.Status, reason, message string) {
+func (p *keptPod) setUndone(last *pod.Status, reason, message string) {
 	st := *last
 	st.Phase, st.Reason, st.Message, st.Stopping = pod.Failed, reason, message, false
 	st.Containers = slices.Clone(st.Containers)
@@ -135,7 +135,7 @@ func (p *instance) setUndone(last *pod.Status, reason, message string) {
 	p.record.Store(true)
 }
 
-func (p *instance) replica() replica {
+func (p *keptPod) replica() replica {
 	return replica{
 		key: p.key, hash: p.boot.Template, ordinal: p.ordinal, created: p.created, finished: p.finished,
 		ready: p.ready(), stopping: p.isStopping(),
@@ -147,7 +147,7 @@ func (p *instance) replica() replica {
 
 // restarts is how often programs of the pod were started again, also by a process
 // that took the place of a dead one.
-func (p *instance) restarts() int {
+func (p *keptPod) restarts() int {
 	if len(p.status.Containers) > 0 {
 		return p.status.Restarts()
 	}
@@ -159,7 +159,7 @@ func (p *instance) restarts() int {
 }
 
 // countRuns brings runs up to date with the last status of a process.
-func (p *instance) countRuns() {
+func (p *keptPod) countRuns() {
 	runs := maps.Clone(p.runs)
 	if runs == nil {
 		runs = map[string]int{}
@@ -185,7 +185,7 @@ const (
 )
 
 // steady reports whether what is ready seems to stay so.
-func (p *instance) steady(now time.Time) bool {
+func (p *keptPod) steady(now time.Time) bool {
 	probed := map[string]bool{}
 	for i := range p.boot.Set.Containers {
 		c := &p.boot.Set.Containers[i]

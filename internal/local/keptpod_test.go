@@ -29,7 +29,7 @@ func TestSteady(t *testing.T) {
 		"an init container":             {nil, pod.ContainerStatus{Init: true, Since: now, Restarts: 7}, true},
 	} {
 		tc.status.Name = "app"
-		p := newInstance(&pod.Bootstrap{Set: mesh.WorkloadSet{Containers: []mesh.Container{{Name: "app", Readiness: tc.probe}}}}, 0)
+		p := newKeptPod(&pod.Bootstrap{Set: mesh.WorkloadSet{Containers: []mesh.Container{{Name: "app", Readiness: tc.probe}}}}, 0)
 		p.status.Containers = []pod.ContainerStatus{tc.status}
 		if got := p.steady(now); got != tc.want {
 			t.Errorf("%s: steady %t, want %t", name, got, tc.want)
@@ -40,7 +40,7 @@ func TestSteady(t *testing.T) {
 // TestCountRuns: what the next process of a pod is told about the programs'
 // lives under the one that died.
 func TestCountRuns(t *testing.T) {
-	p := newInstance(&pod.Bootstrap{Runs: map[string]int{"kept": 2}}, 0)
+	p := newKeptPod(&pod.Bootstrap{Runs: map[string]int{"kept": 2}}, 0)
 	if n := p.restarts(); n != 1 {
 		t.Errorf("%d restarts before anything is known, want 1", n)
 	}
