@@ -140,7 +140,7 @@ func (a *agent) setup(p *packet) error {
 	}
 	reply.Localhost, reply.UDP = got.localhost, got.udp
 	reply.Notes = append(reply.Notes, notes...)
-	if err := got.refuseUDP(req.NoUDP); err != nil {
+	if err := got.refuseUDP(req.MeshOnly); err != nil {
 		reply.Notes = append(reply.Notes, "UDP to other workloads is dropped without an error: "+err.Error()+" (modprobe nft_reject_inet)")
 	}
 	fds, err := openListeners(&reply)

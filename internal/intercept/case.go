@@ -37,10 +37,10 @@ type Config struct {
 	// code in lower case (noerror, nxdomain, formerr, servfail), or DNSForwarded.
 	// It is called concurrently and must not block.
 	DNSAnswered func(result string)
-	// NoUDP are the destinations to which UDP is refused as by a host where nobody
+	// MeshOnly are the destinations to which UDP is refused as by a host where nobody
 	// listens: addresses that mean something inside cases only, and would reach
 	// strangers from the host.
-	NoUDP []netip.Prefix
+	MeshOnly []netip.Prefix
 	// MaxUDPFlows bounds the UDP passthrough (two sockets a flow); 0 means 1024.
 	// The flow that was silent longest makes room.
 	MaxUDPFlows int

@@ -9,9 +9,10 @@ import (
 
 // agentCaps are the capabilities (over its own user namespace) that P1 needs
 // when it is not root: interfaces and rules, mounts, dropping the programs'
-// capability bounds. execve(2) drops all others for a user who is not root.
+// capability bounds, telling programs that UDP does not arrive. execve(2) drops
+// all others for a user who is not root.
 func agentCaps() []uintptr {
-	return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP}
+	return []uintptr{unix.CAP_NET_ADMIN, unix.CAP_SYS_ADMIN, unix.CAP_SETPCAP, unix.CAP_NET_RAW}
 }
 
 // programCaps are the capabilities that programs can ever have: Docker's default

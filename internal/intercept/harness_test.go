@@ -183,6 +183,15 @@ func (p *program) stderr() string {
 	return p.errout.buf.String()
 }
 
+// ask writes a line to the program and gives its answer.
+func (p *program) ask(tb testing.TB, line string) string {
+	tb.Helper()
+	if _, err := io.WriteString(p.stdin, line+"\n"); err != nil {
+		tb.Fatal(err)
+	}
+	return p.readLine(tb)
+}
+
 func (p *program) readLine(tb testing.TB) string {
 	tb.Helper()
 	_ = p.stdout.SetReadDeadline(time.Now().Add(patience))

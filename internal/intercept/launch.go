@@ -97,7 +97,7 @@ func (c *Case) handshake() error {
 		hosts = []byte("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	}
 	err = c.ch.sendJSON(packet{kind: kindSetup}, setupRequest{
-		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6, NoUDP: c.cfg.NoUDP,
+		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6, MeshOnly: c.cfg.MeshOnly,
 		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files, Dirs: c.cfg.Dirs,
 		UID: os.Geteuid(), GID: os.Getegid(),
 	})

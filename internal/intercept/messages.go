@@ -13,7 +13,7 @@ type setupRequest struct {
 	Hostname   string
 	IP4        netip.Addr
 	IP6        netip.Addr
-	NoUDP      []netip.Prefix
+	MeshOnly   []netip.Prefix
 	ResolvConf []byte // content of the case's /etc/resolv.conf
 	Hosts      []byte // content of the case's /etc/hosts
 	Files      []File

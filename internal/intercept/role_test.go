@@ -69,6 +69,38 @@ func play(role string, args []string) error {
 		}
 		fmt.Fprintln(os.Stdout, errno)
 		return nil
+	case "tries": // tries NETWORK ADDR: sends each line of stdin, and says what comes back to it
+		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		buf := make([]byte, 2048)
+		for s := bufio.NewScanner(os.Stdin); s.Scan(); {
+			var n int
+			if _, err = c.Write(s.Bytes()); err == nil {
+				n, err = c.Read(buf)
+			}
+			var errno syscall.Errno
+			switch {
+			case err == nil:
+				fmt.Fprintf(os.Stdout, "%s\n", buf[:n])
+			case errors.As(err, &errno):
+				fmt.Fprintln(os.Stdout, errno)
+			default:
+				return err
+			}
+		}
+		return nil
+	case "say": // say NETWORK ADDR DATA: says it and waits for nothing
+		c, err := new(net.Dialer).DialContext(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = io.WriteString(c, args[2])
+		return err
 	case "serve": // serve NETWORK ADDR: tells every peer its address, until stdin ends
 		l, err := new(net.ListenConfig).Listen(ctx, args[0], args[1])
 		if err != nil {
@@ -221,6 +253,8 @@ func play(role string, args []string) error {
 		fmt.Fprintln(os.Stdout, "ready")
 		<-ctx.Done()
 		return ctx.Err()
+	case "offline": // offline ADDR...: says how a case refuses UDP to each
+		return playOffline(ctx, args)
 	case "sidecar":
 		return playSidecar(ctx)
 	}

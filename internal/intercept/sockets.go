@@ -15,25 +15,31 @@ const (
 	socketTCP6
 	socketUDP4
 	socketUDP6
+	socketRaw4 // sends packets with their IP header, and receives nothing (raw(7))
+	socketRaw6
 )
 
 func (k socketKind) family() int {
-	if k == socketTCP6 || k == socketUDP6 {
+	if k == socketTCP6 || k == socketUDP6 || k == socketRaw6 {
 		return unix.AF_INET6
 	}
 	return unix.AF_INET
 }
 
 func (k socketKind) stream() bool { return k == socketTCP4 || k == socketTCP6 }
+func (k socketKind) raw() bool    { return k == socketRaw4 || k == socketRaw6 }
 
 // open makes a marked, non-blocking socket in the current network namespace
 // that may be bound to any address.
 func (k socketKind) open() (int, error) {
-	typ := unix.SOCK_DGRAM
-	if k.stream() {
+	typ, proto := unix.SOCK_DGRAM, 0
+	switch {
+	case k.stream():
 		typ = unix.SOCK_STREAM
+	case k.raw():
+		typ, proto = unix.SOCK_RAW, unix.IPPROTO_RAW
 	}
-	fd, err := unix.Socket(k.family(), typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(k.family(), typ|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return -1, fmt.Errorf("socket: %w", err)
 	}
@@ -41,7 +47,9 @@ func (k socketKind) open() (int, error) {
 		{unix.SOL_SOCKET, unix.SO_MARK, ownMark},
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 	}
-	if k.family() == unix.AF_INET6 {
+	if k.raw() {
+		// The packets bring their addresses along.
+	} else if k.family() == unix.AF_INET6 {
 		opts = append(opts, sockopt{unix.SOL_IPV6, unix.IPV6_V6ONLY, 1}, sockopt{unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1})
 	} else {
 		opts = append(opts, sockopt{unix.SOL_IP, unix.IP_TRANSPARENT, 1})

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,6 +44,7 @@ type udpRelay struct {
 	began time.Time
 	bufs  sync.Pool
 	wg    sync.WaitGroup
+	icmp  icmpSender
 
 	mu    sync.Mutex // guards flows
 	flows map[flowKey]*flow
@@ -55,7 +55,10 @@ func (c *Case) serveUDP(ctx context.Context) {
 	if len(c.listeners.udp) == 0 {
 		return
 	}
-	r := &udpRelay{c: c, began: time.Now(), flows: map[flowKey]*flow{}}
+	r := &udpRelay{
+		c: c, began: time.Now(), flows: map[flowKey]*flow{},
+		icmp: icmpSender{c: c, fds: map[socketKind]int{}},
+	}
 	r.bufs.New = func() any { b := make([]byte, maxDatagram); return &b }
 	for _, l := range c.listeners.udp {
 		r.wg.Go(func() { r.listen(ctx, l) })
@@ -63,6 +66,7 @@ func (c *Case) serveUDP(ctx context.Context) {
 	r.expire(ctx)
 	r.closeIdle(0)
 	r.wg.Wait()
+	r.icmp.close()
 }
 
 // listen takes the first datagrams of flows.
@@ -106,7 +110,7 @@ func (r *udpRelay) dispatch(ctx context.Context, key flowKey, data []byte) {
 	defer f.mu.Unlock()
 	switch {
 	case f.outside != nil:
-		_, _ = f.outside.Write(data) // datagrams may be lost
+		r.sendOut(ctx, f, data)
 	case len(f.queued) < maxQueued:
 		f.queued = append(f.queued, data)
 	}
@@ -117,18 +121,19 @@ func (r *udpRelay) run(ctx context.Context, f *flow) {
 	defer r.remove(f)
 	if err := r.open(ctx, f); err != nil {
 		r.c.log.Debug("udp flow", "program", f.key.program, "destination", f.key.dst, "error", err)
+		r.tell(ctx, f, err)
 		return
 	}
 	var wg sync.WaitGroup
-	wg.Go(func() { r.pump(f, f.inside, f.outside); f.close() })
-	wg.Go(func() { r.pump(f, f.outside, f.inside); f.close() })
+	wg.Go(func() { r.pumpOut(ctx, f); f.close() })
+	wg.Go(func() { r.pumpIn(ctx, f); f.close() })
 	wg.Wait()
 }
 
 // open makes both sockets and sends what was queued.
 func (r *udpRelay) open(ctx context.Context, f *flow) error {
-	if slices.ContainsFunc(r.c.cfg.NoUDP, func(p netip.Prefix) bool { return p.Contains(f.key.dst.Addr().Unmap()) }) {
-		return errors.New("the destination means nothing on the host")
+	if slices.ContainsFunc(r.c.cfg.MeshOnly, func(p netip.Prefix) bool { return p.Contains(f.key.dst.Addr()) }) {
+		return errMeshOnly
 	}
 	outside, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(f.key.dst))
 	if err != nil {
@@ -148,7 +153,7 @@ func (r *udpRelay) open(ctx context.Context, f *flow) error {
 	}
 	f.inside, f.outside = inside, outside
 	for _, data := range f.queued {
-		_, _ = outside.Write(data)
+		r.sendOut(ctx, f, data)
 	}
 	f.queued = nil
 	return nil
@@ -187,9 +192,61 @@ func (r *udpRelay) openInside(ctx context.Context, key flowKey) (*net.UDPConn, e
 	return uc, nil
 }
 
-// pump copies datagrams until a socket is closed. It takes a buffer only when
-// there is something to read, so that silent flows cost none.
-func (r *udpRelay) pump(f *flow, from, to *net.UDPConn) {
+// tell lets the program know, by the packet that the destination would have sent,
+// why its datagrams do not arrive. A connected socket gets it as an error, like
+// without us; one that is not connected hears nothing, like without us. The result
+// is false if err is not about the destination.
+func (r *udpRelay) tell(ctx context.Context, f *flow, err error) bool {
+	code, ok := unreachableCode(err, f.key.dst.Addr().Is6())
+	if ok {
+		r.icmp.unreachable(ctx, f.key, code)
+	}
+	return ok
+}
+
+// sendOut sends a datagram to the destination. The kernel may answer with the
+// error of an earlier one instead, so it is asked twice. Datagrams may be lost.
+func (r *udpRelay) sendOut(ctx context.Context, f *flow, data []byte) {
+	for range 2 {
+		_, err := f.outside.Write(data)
+		if err == nil || !r.tell(ctx, f, err) {
+			return
+		}
+	}
+}
+
+// pumpOut copies what the program sends until a socket is closed, or until the
+// program's is gone: then the destination learns it from the host's kernel.
+func (r *udpRelay) pumpOut(ctx context.Context, f *flow) {
+	gone := false // the last word from the program's end was that nobody is there
+	r.pump(f.inside, &gone, func(data []byte, err error) (goOn bool) {
+		if gone = errors.Is(err, unix.ECONNREFUSED); err != nil {
+			return gone // there may be datagrams of one who came after
+		}
+		f.lastUsed.Store(int64(time.Since(r.began)))
+		r.sendOut(ctx, f, data)
+		return true
+	})
+}
+
+// pumpIn copies what the destination sends until a socket is closed.
+func (r *udpRelay) pumpIn(ctx context.Context, f *flow) {
+	r.pump(f.outside, new(false), func(data []byte, err error) (goOn bool) {
+		if err != nil {
+			return r.tell(ctx, f, err) // it says nothing about the next one
+		}
+		f.lastUsed.Store(int64(time.Since(r.began)))
+		if _, err := f.inside.Write(data); errors.Is(err, unix.ECONNREFUSED) {
+			_, _ = f.inside.Write(data) // that was the error of an earlier one
+		}
+		return true
+	})
+}
+
+// pump gives take each datagram and each error of a socket, until it is closed,
+// take wants no more, or, once drain is set, the socket is empty. It takes a buffer
+// only when there is something to read, so that silent flows cost none.
+func (r *udpRelay) pump(from *net.UDPConn, drain *bool, take func(data []byte, err error) (goOn bool)) {
 	rc, err := from.SyscallConn()
 	if err != nil {
 		return
@@ -200,24 +257,22 @@ func (r *udpRelay) pump(f *flow, from, to *net.UDPConn) {
 		var rerr error
 		err := rc.Read(func(fd uintptr) bool {
 			buf, _ = r.bufs.Get().(*[]byte)
-			n, rerr = unix.Read(int(fd), *buf)
+			for n, rerr = unix.Read(int(fd), *buf); errors.Is(rerr, unix.EINTR); {
+				n, rerr = unix.Read(int(fd), *buf)
+			}
 			if errors.Is(rerr, unix.EAGAIN) {
 				r.bufs.Put(buf)
-				return false
+				buf = nil
+				return *drain
 			}
 			return true
 		})
-		if err != nil {
+		if err != nil || buf == nil {
 			return
 		}
-		if rerr == nil {
-			f.lastUsed.Store(int64(time.Since(r.began)))
-			_, err = to.Write((*buf)[:n])
-		}
+		goOn := take((*buf)[:max(n, 0)], rerr)
 		r.bufs.Put(buf)
-		// A refused datagram says nothing about the next one.
-		if rerr != nil && !errors.Is(rerr, syscall.ECONNREFUSED) && !errors.Is(rerr, syscall.EINTR) ||
-			errors.Is(err, net.ErrClosed) {
+		if !goOn {
 			return
 		}
 	}

@@ -2,12 +2,17 @@ package intercept_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
 )
 
 // echoUDP is a UDP server on the host that answers "echo DATA".
@@ -96,7 +101,7 @@ func TestUDPInsideStaysInside(t *testing.T) {
 // for on the host; the case's own address, though in the range, is served.
 func TestUDPIsRefused(t *testing.T) {
 	cfg := config(t)
-	cfg.NoUDP = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/112"), netip.MustParsePrefix("240.240.0.0/16")}
+	cfg.MeshOnly = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/112"), netip.MustParsePrefix("240.240.0.0/16")}
 	c := startCase(t, cfg)
 	for _, addr := range []string{"10.77.0.9:7", "240.240.0.1:7", "[fd77::9]:7"} {
 		if got, want := run(t, c, "refused", "udp", addr), "connection refused\n"; got != want {
@@ -114,6 +119,109 @@ func TestUDPIsRefused(t *testing.T) {
 	if got, want := run(t, c, "get", "udp", echoUDP(t, "udp4", "127.0.0.1:0").LocalAddr().String(), "hello"), "echo hello"; got != want {
 		t.Errorf("to the host: got %q, want %q", got, want)
 	}
+}
+
+// TestUDPThatTheHostRefuses: a program that sends to a port of the host where
+// nobody listens is told at once, as without a mesh, with every datagram that is
+// refused; when somebody listens there later, the same socket reaches him.
+func TestUDPThatTheHostRefuses(t *testing.T) {
+	c := startCase(t, config(t))
+	for _, tc := range []struct{ network, addr string }{
+		{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}, {"udp4", hostAddress(t) + ":0"},
+	} {
+		t.Run(tc.addr, func(t *testing.T) {
+			pc, err := new(net.ListenConfig).ListenPacket(t.Context(), tc.network, tc.addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			to := pc.LocalAddr().String()
+			pc.Close()
+			p := role(t, c, "tries", tc.network, to)
+			for range 3 {
+				if got, want := p.ask(t, "hello"), "connection refused"; got != want {
+					t.Errorf("nobody listens: %q, want %q", got, want)
+				}
+			}
+			echoUDP(t, tc.network, to)
+			if got, want := p.ask(t, "hello"), "echo hello"; got != want {
+				t.Errorf("somebody listens: %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// TestUDPWithoutARoute: what the host cannot send fails at once in the case, too.
+// The host is a network namespace with nothing in it.
+func TestUDPWithoutARoute(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(testContext(t), exe, "role", "offline", "192.0.2.1:9", "[2001:db8::1]:9")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if id := os.Geteuid(); id != 0 {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: id, HostID: id, Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getegid(), HostID: os.Getegid(), Size: 1}}
+	}
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	// ICMPv6 has no word for it that reaches a socket.
+	if got, want := string(out), "network is unreachable\nconnection refused\n"; got != want {
+		t.Errorf("got %q, want %q; stderr %s", got, want, stderr.String())
+	}
+}
+
+// playOffline is a P0 in whose case programs send to addrs.
+func playOffline(ctx context.Context, addrs []string) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c, err := intercept.Start(ctx, intercept.Config{IP4: caseIP4, IP6: caseIP6})
+	if err != nil {
+		return err
+	}
+	ran := make(chan error, 1)
+	go func() { ran <- c.Run(ctx) }()
+	for _, addr := range addrs {
+		exit, out, err := c.Exec(ctx, []string{"/proc/self/exe", "role", "refused", "udp", addr}, nil, "")
+		if err != nil || exit != (intercept.Exit{}) {
+			return fmt.Errorf("%v %w: %s", exit, err, out)
+		}
+		fmt.Fprintf(os.Stdout, "%s", out)
+	}
+	cancel()
+	return <-ran
+}
+
+// TestUDPProgramThatIsGone: when the socket of a program is closed, whoever still
+// sends to it is told, and the flow ends long before it is idle.
+func TestUDPProgramThatIsGone(t *testing.T) {
+	cfg := config(t)
+	cfg.UDPIdle = time.Hour
+	c := startCase(t, cfg)
+	pc, err := new(net.ListenConfig).ListenPacket(t.Context(), "udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	p := role(t, c, "say", "udp4", pc.LocalAddr().String(), "hello")
+	_ = pc.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 100)
+	_, from, err := pc.ReadFrom(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, exit := p.result(t); exit != (intercept.Exit{}) {
+		t.Fatalf("%v: %s", exit, p.stderr())
+	}
+	if _, err := pc.WriteTo([]byte("late"), from); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the flow of the program to end", func() bool { return udpSockets(t) <= 1 })
 }
 
 // TestUDPFlowsAreBounded: more flows than allowed work one after the other, and

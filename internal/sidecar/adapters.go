@@ -21,7 +21,7 @@ import (
 func caseConfig(b *pod.Bootstrap) intercept.Config {
 	w := &b.Workload
 	cfg := intercept.Config{
-		IP4: w.CaseIP, IP6: w.CaseIP6, NoUDP: mesh.OwnPrefixes(),
+		IP4: w.CaseIP, IP6: w.CaseIP6, MeshOnly: mesh.OwnPrefixes(),
 		Search: []string{w.Namespace + ".svc." + mesh.DefaultDomain, "svc." + mesh.DefaultDomain, mesh.DefaultDomain},
 	}
 	if !b.Foreground {
