@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/metricstore"
@@ -21,7 +20,7 @@ func (m *Mesh) follow(ctx context.Context) error {
 	}})
 	for s := range m.plane.Watch(ctx) {
 		m.xds.Notify()
-		m.announced.Store(s.Version)
+		m.announced.set(s.Version)
 		m.store.SetTargets(proxyJob, m.targets(s))
 	}
 	return nil
@@ -42,27 +41,20 @@ func (m *Mesh) awaitListed(ctx context.Context, key string) error {
 // awaitKnown waits for the answers to the first snapshot in which is holds of the
 // workload, nil if it is not there.
 func (m *Mesh) awaitKnown(ctx context.Context, what, key string, is func(*mesh.Workload) bool) error {
-	var version uint64
 	for s := range m.plane.Watch(ctx) {
 		var w *mesh.Workload
 		if i := slices.IndexFunc(s.Workloads, func(w mesh.Workload) bool { return w.Key() == key }); i >= 0 {
 			w = &s.Workloads[i]
 		}
-		if is(w) {
-			version = s.Version
+		if !is(w) {
+			continue
+		}
+		if m.announced.await(ctx, s.Version) != nil {
 			break
 		}
+		return m.xds.Converged(ctx)
 	}
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for version == 0 || m.announced.Load() < version {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s is announced as %s: %w", key, what, ctx.Err())
-		}
-	}
-	return m.xds.Converged(ctx)
+	return fmt.Errorf("wait until %s is announced as %s: %w", key, what, ctx.Err())
 }
 
 // nodeConfig answers a proxy's request for its configuration.

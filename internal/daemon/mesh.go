@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/control"
@@ -82,7 +81,7 @@ type Mesh struct {
 	promAddr string
 	ctrlAddr string
 
-	announced atomic.Uint64 // version of the last snapshot that proxies were told of
+	announced announced
 
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects

@@ -184,7 +184,7 @@ func TestAwaitListed(t *testing.T) {
 		version = s.Version
 		break
 	}
-	if m.announced.Load() < version {
-		t.Errorf("version %d was announced, want %d", m.announced.Load(), version)
+	if told, _ := m.announced.get(); told < version {
+		t.Errorf("version %d was announced, want %d", told, version)
 	}
 }

@@ -273,6 +273,12 @@ func decodeName(host string, m *envoy.NameTable) (mesh.Name, error) {
 		}
 		n.Addresses = append(n.Addresses, a)
 	}
+	for _, r := range m.NameInfo.SRV {
+		if r.Port > math.MaxUint16 {
+			return n, unsupported("port %d of %s", r.Port, r.Service)
+		}
+		n.SRV = append(n.SRV, mesh.SRV{Service: r.Service, Target: r.Target, Port: uint16(r.Port)})
+	}
 	return n, validName(&n)
 }
 

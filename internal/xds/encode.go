@@ -290,6 +290,10 @@ func encodeName(n *mesh.Name) (envoy.Message, error) {
 	for _, a := range n.Addresses {
 		info.IPs = append(info.IPs, a.String())
 	}
+	for i := range n.SRV {
+		r := &n.SRV[i]
+		info.SRV = append(info.SRV, &envoy.VitrineSRV{Service: r.Service, Target: r.Target, Port: uint32(r.Port)})
+	}
 	return &envoy.NameTable{NameInfo: info}, nil
 }
 

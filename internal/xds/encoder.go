@@ -73,7 +73,8 @@ func NewEncoder() *Encoder {
 }
 
 func sameName(a, b *mesh.Name) bool {
-	return a.Host == b.Host && a.Namespace == b.Namespace && a.Short == b.Short && slices.Equal(a.Addresses, b.Addresses)
+	return a.Host == b.Host && a.Namespace == b.Namespace && a.Short == b.Short &&
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.SRV, b.SRV)
 }
 
 // Encode translates cfg, which must not be changed afterwards, since the

@@ -137,6 +137,9 @@ func (g generator) config() *mesh.NodeConfig {
 		for range g.IntN(3) {
 			n.Addresses = append(n.Addresses, g.addr())
 		}
+		for range g.IntN(3) {
+			n.SRV = append(n.SRV, mesh.SRV{Service: g.text(), Target: g.text(), Port: uint16(g.Uint32())})
+		}
 		cfg.Names = append(cfg.Names, n)
 	}
 	return cfg

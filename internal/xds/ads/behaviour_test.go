@@ -356,4 +356,14 @@ func TestConverged(t *testing.T) {
 	if err := p.Converged(ctx); err != nil {
 		t.Errorf("after its answer: %v", err)
 	}
+	p.set(world(20))
+	d.receive() // and does not answer, but goes
+	left := make(chan error, 1)
+	go func() { left <- d.stream.CloseSend() }()
+	if err := p.Converged(ctx); err != nil {
+		t.Errorf("when it has gone: %v", err)
+	}
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
 }

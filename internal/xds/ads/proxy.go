@@ -102,10 +102,17 @@ func (p *proxy) publish() {
 		}
 	}
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	before := p.status.Current
 	p.status.Node, p.status.Types, p.status.Fault = p.node, types, p.fault
 	if !p.outdated && p.fault == "" && p.owed() == 0 {
 		p.status.Current = p.fetched
+	}
+	caughtUp := !p.status.Current.Equal(before)
+	p.mu.Unlock()
+	if caughtUp {
+		p.server.mu.Lock()
+		defer p.server.mu.Unlock()
+		p.server.progressed()
 	}
 }
 

@@ -56,6 +56,7 @@ type Server struct {
 	proxies  map[*proxy]struct{} // guarded by mu
 	notified time.Time           // of the last Notify; guarded by mu
 	faults   map[*proxy]string   // why the newest configuration of a proxy cannot be told; guarded by mu
+	progress chan struct{}       // closed and replaced when a proxy is up to date or gone; guarded by mu
 }
 
 // NewServer makes a Server; Serve starts it.
@@ -69,7 +70,10 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.Version == "" {
 		o.Version = mesh.Unknown
 	}
-	s := &Server{opts: o, encoder: xds.NewEncoder(), proxies: map[*proxy]struct{}{}, faults: map[*proxy]string{}, notified: time.Now()}
+	s := &Server{
+		opts: o, encoder: xds.NewEncoder(), proxies: map[*proxy]struct{}{}, faults: map[*proxy]string{}, notified: time.Now(),
+		progress: make(chan struct{}),
+	}
 	s.metrics = newServerMetrics(o.Version, s.connected)
 	return s, nil
 }
@@ -127,6 +131,13 @@ func (s *Server) remove(p *proxy) {
 	defer s.mu.Unlock()
 	delete(s.proxies, p)
 	delete(s.faults, p)
+	s.progressed()
+}
+
+// progressed wakes Converged. s.mu is held.
+func (s *Server) progressed() {
+	close(s.progress)
+	s.progress = make(chan struct{})
 }
 
 // fault notes why the newest configuration of p cannot be told, "" if it can. It
@@ -190,9 +201,6 @@ func (s *Server) Status() []ProxyStatus {
 	return out
 }
 
-// convergePoll is how often Converged looks.
-const convergePoll = 10 * time.Millisecond
-
 // Converged returns when every connected proxy has answered for everything that
 // was announced by the last Notify before the call: it has the configuration, or
 // refused it, or there is none for it. One whose configuration cannot be told is
@@ -200,9 +208,10 @@ const convergePoll = 10 * time.Millisecond
 // names the proxies that are behind.
 func (s *Server) Converged(ctx context.Context) error {
 	at := s.lastNotified()
-	tick := time.NewTicker(convergePoll)
-	defer tick.Stop()
 	for {
+		s.mu.Lock()
+		progress := s.progress
+		s.mu.Unlock()
 		var behind []string
 		for _, p := range s.Status() {
 			if p.Node != "" && p.Current.Before(at) { // without a name it has nothing yet
@@ -213,7 +222,7 @@ func (s *Server) Converged(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-tick.C:
+		case <-progress:
 		case <-ctx.Done():
 			return fmt.Errorf("wait for proxies %s: %w", strings.Join(behind, ", "), ctx.Err())
 		}

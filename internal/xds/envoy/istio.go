@@ -146,6 +146,7 @@ type NameInfo struct {
 	Registry  string
 	ShortName string
 	Namespace string
+	SRV       []*VitrineSRV // ours, in a number far from Istio's
 }
 
 // FullName implements Message.
@@ -156,4 +157,27 @@ func (i *NameInfo) visit(v *visitor) {
 	v.str(2, "registry", &i.Registry)
 	v.str(3, "shortname", &i.ShortName)
 	v.str(4, "namespace", &i.Namespace)
+	messages(v, 1001, "vitrine_srv", &i.SRV)
+}
+
+// VitrineSRV is one service record below a service's name.
+//
+//	message SRV {
+//	  string service = 1;
+//	  string target = 2;
+//	  uint32 port = 3;
+//	}
+type VitrineSRV struct {
+	Service string
+	Target  string
+	Port    uint32
+}
+
+// FullName implements Message.
+func (*VitrineSRV) FullName() string { return "vitrine.v1.SRV" }
+
+func (r *VitrineSRV) visit(v *visitor) {
+	v.str(1, "service", &r.Service)
+	v.str(2, "target", &r.Target)
+	v.uint32(3, "port", &r.Port)
 }
