@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -63,22 +62,7 @@ func (m *Mesh) remove(ctx context.Context, targets []string) error {
 	if err := m.leaveAway(targets); err != nil {
 		return err
 	}
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		left := 0
-		for _, target := range targets {
-			left += m.matching(target)
-		}
-		if left == 0 {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the end of %s: %w", strings.Join(targets, ", "), ctx.Err())
-		}
-	}
+	return m.local.AwaitGone(ctx, targets)
 }
 
 // leaveAway takes the sets that targets name out of what is wanted.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -153,19 +152,10 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		return fmt.Errorf("stop pods: %w before they were known", ctx.Err())
 	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	killed := false
+	over := ctx.Done()
 	for {
-		s.mu.Lock()
-		left := slices.Sorted(maps.Keys(s.pods))
-		if ctx.Err() != nil && !killed {
-			killed = true
-			for _, p := range s.pods {
-				p.killNow()
-			}
-		}
-		s.mu.Unlock()
+		left, removed := s.left(func(*mesh.Workload) bool { return true })
 		switch {
 		case len(left) == 0 && !killed:
 			s.runHooks()
@@ -174,9 +164,48 @@ func (s *Supervisor) Stop(ctx context.Context) error {
 			return fmt.Errorf("stop pods: %w: the last ones were killed", ctx.Err())
 		}
 		select {
-		case <-tick.C:
+		case <-removed:
+		case <-over:
+			killed, over = true, nil
+			s.mu.Lock()
+			for _, p := range s.pods {
+				p.killNow()
+			}
+			s.mu.Unlock()
 		case <-s.ended:
 			return fmt.Errorf("stop pods: their supervisor has ended, %s may still run: the next one takes them over", strings.Join(left, ", "))
 		}
 	}
+}
+
+// AwaitGone returns when no pod is there any more that a target names.
+func (s *Supervisor) AwaitGone(ctx context.Context, targets []string) error {
+	named := func(w *mesh.Workload) bool {
+		return slices.ContainsFunc(targets, func(t string) bool { return Matches(t, w) })
+	}
+	for {
+		left, removed := s.left(named)
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-removed:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the end of %s: %w", strings.Join(left, ", "), ctx.Err())
+		}
+	}
+}
+
+// left are the keys of the chosen pods that are there, in order; removed is closed
+// when there is a pod less.
+func (s *Supervisor) left(chosen func(*mesh.Workload) bool) (keys []string, removed <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, p := range s.pods {
+		if chosen(&p.boot.Workload) {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys, s.removed
 }

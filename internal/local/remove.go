@@ -24,6 +24,8 @@ func (s *Supervisor) remove(ctx context.Context, p *keptPod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.pods, p.key)
+	close(s.removed)
+	s.removed = make(chan struct{})
 	if !p.ended { // else it was told before
 		s.gone(p)
 	}

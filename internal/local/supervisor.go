@@ -81,6 +81,7 @@ type Supervisor struct {
 	pods     map[string]*keptPod // by workload key
 	pending  []func()            // hook calls in order of their events
 	launched []*keptPod          // created, not yet started by Run
+	removed  chan struct{}       // closed and replaced when there is a pod less
 }
 
 // setKey names a workload set.
@@ -111,6 +112,7 @@ func New(o Options) (*Supervisor, error) {
 		ended:    make(chan struct{}),
 		sets:     map[setKey]*wanted{},
 		pods:     map[string]*keptPod{},
+		removed:  make(chan struct{}),
 	}, nil
 }
 
