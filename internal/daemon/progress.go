@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +58,7 @@ func (n *narrator) tell(pods []Pod) {
 		n.most, n.moved = ready, now
 	}
 	n.tellCount(ready, all)
+	n.forget(pods)
 	for i := range pods {
 		p := &pods[i]
 		key := p.Namespace + "/" + p.Name
@@ -82,6 +84,17 @@ func (n *narrator) tell(pods []Pod) {
 		n.told[key], n.last = reason, -1
 		fmt.Fprintln(n.out, n.describe(p))
 	}
+}
+
+// forget drops what is known of pods that are gone: one of the same name is another.
+func (n *narrator) forget(pods []Pod) {
+	present := map[string]bool{}
+	for i := range pods {
+		present[pods[i].Namespace+"/"+pods[i].Name] = true
+	}
+	maps.DeleteFunc(n.since, func(key string, _ time.Time) bool { return !present[key] })
+	maps.DeleteFunc(n.told, func(key string, _ string) bool { return !present[key] })
+	maps.DeleteFunc(n.fine, func(key string, _ time.Time) bool { return !present[key] })
 }
 
 // recovers forgets what was said of a pod that has been fine for a while: should it

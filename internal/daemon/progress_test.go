@@ -45,6 +45,29 @@ func TestStatusWord(t *testing.T) {
 	}
 }
 
+// TestNarratorForgets: what is said of a pod is news again of the next one of its
+// name, and nothing is kept of those that are gone.
+func TestNarratorForgets(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out strings.Builder
+		n := newNarrator(&out, func(string) string { return "" })
+		n.mute = true
+		bad := Pod{Namespace: "shop", Name: "db-0", Status: pod.ReasonCrashLoop}
+		for range 2 {
+			out.Reset()
+			n.tell([]Pod{bad})
+			n.tell([]Pod{bad})
+			if want := "shop/db-0 is not ready: CrashLoopBackOff\n"; out.String() != want {
+				t.Errorf("said %q, want %q", out.String(), want)
+			}
+			n.tell(nil)
+		}
+		if len(n.since)+len(n.told)+len(n.fine) > 0 {
+			t.Errorf("kept of a pod that is gone: %v, %v, %v", n.since, n.told, n.fine)
+		}
+	})
+}
+
 // TestNarrator holds what is said of a mesh that starts against the time at
 // which it may be said.
 func TestNarrator(t *testing.T) {

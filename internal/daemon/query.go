@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"strconv"
 	"time"
 
@@ -194,7 +193,7 @@ func buildGraph(ctx context.Context, runDir string, q GraphQuery) (*graph.Graph,
 		return nil, err
 	}
 	defer remote.Close()
-	if math.Abs(q.Window.Seconds()) < 1 {
+	if q.Window < time.Second {
 		return nil, errors.New("the window of a graph must be at least a second")
 	}
 	anchored, err := remote.Understands(ctx, "increase(up[1s] anchored)")
