@@ -157,7 +157,7 @@ func (c *Client) Logs(ctx context.Context, w io.Writer, r LogRequest) error {
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(w, resp.Body); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("read logs: %w", err)
+		return c.explain(ctx, err)
 	}
 	return nil
 }
@@ -213,19 +213,28 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	return nil, errors.New(e.Error)
 }
 
-// explain turns the error of a request that got no answer into what its user can
-// do about it.
+// explain turns the error of a request that got no answer, or not all of it, into
+// what its user can do about it.
 func (c *Client) explain(ctx context.Context, err error) error {
 	stopped := (*stoppedError)(nil)
 	runDir := filepath.Dir(c.socket)
+	left := func() string {
+		n := len(livePods(runDir))
+		if n == 0 {
+			return ""
+		}
+		return fmt.Sprintf(" and has left %s running: `vitrine up` takes over what runs, `vitrine down` stops it", Count(n, "workload"))
+	}
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
 		return stopped
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		if n := len(livePods(runDir)); n > 0 {
-			return fmt.Errorf("%w: the control plane is gone and has left %s running: `vitrine up` takes over what runs, `vitrine down` stops it", ErrNotRunning, Count(n, "workload"))
+		if text := left(); text != "" {
+			return fmt.Errorf("%w: the control plane is gone%s", ErrNotRunning, text)
 		}
 		return fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the control plane ended before its answer did%s", left())
 	case errors.Is(err, errForeign):
 		return errors.Unwrap(err) // without the made-up URL
 	case errors.Is(err, fs.ErrPermission):

@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -114,5 +115,25 @@ func TestRunExecutesOnlyOurProxy(t *testing.T) {
 	want := "/bin/true sidecar --bootstrap " + runDir + "/pods/default/api/bootstrap.json"
 	if err != nil || strings.Join(command, " ") != want {
 		t.Errorf("%q, %v; want %q", command, err, want)
+	}
+}
+
+// A control plane that dies while it is asked is not told as a fault of reading.
+func TestControlPlaneDiesMeanwhile(t *testing.T) {
+	for name, said := range map[string]string{"before its answer": "", "within its answer": "a line\n"} {
+		t.Run(name, func(t *testing.T) {
+			runDir := serveControl(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if said != "" {
+					_, _ = io.WriteString(w, said)
+					_ = http.NewResponseController(w).Flush()
+				}
+				panic(http.ErrAbortHandler) // closes the connection
+			}))
+			var out strings.Builder
+			err := NewClient(runDir).Logs(t.Context(), &out, LogRequest{})
+			if want := "the control plane ended before its answer did"; err == nil || err.Error() != want || out.String() != said {
+				t.Errorf("%v after %q, want %s", err, out.String(), want)
+			}
+		})
 	}
 }
