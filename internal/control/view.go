@@ -231,23 +231,50 @@ func endpoints(sp *mesh.ServicePort, behind []*mesh.Workload) []mesh.Endpoint {
 	return out
 }
 
-// serviceNames are the DNS names of a service and, if it governs a
-// StatefulSet, of its pods.
+// serviceNames are the DNS names of a service and, if it is headless, of the pods
+// behind it, as in Kubernetes' DNS specification (sections 2.3 and 2.4). A pod's
+// name is its host name there, and the identifier of one that has none.
 func serviceNames(svc *mesh.Service, behind []*mesh.Workload) []mesh.Name {
 	name := mesh.Name{Host: svc.Host, Namespace: svc.Namespace, Short: svc.Name, Addresses: vips(svc)}
 	if !svc.Headless {
+		for i := range svc.Ports {
+			if sp := &svc.Ports[i]; sp.Name != "" {
+				name.SRV = append(name.SRV, mesh.SRV{Service: srvService(sp), Target: svc.Host, Port: sp.Port})
+			}
+		}
 		return []mesh.Name{name}
 	}
 	out := make([]mesh.Name, 1, len(behind)+1)
 	for _, w := range behind {
 		own := caseAddresses(w)
 		name.Addresses = append(name.Addresses, own...)
-		if w.OwnerKind == mesh.KindStatefulSet {
-			out = append(out, mesh.Name{Host: w.Name + "." + svc.Host, Namespace: svc.Namespace, Addresses: own})
+		out = append(out, mesh.Name{Host: podHost(svc, w), Namespace: svc.Namespace, Addresses: own})
+	}
+	for i := range svc.Ports {
+		sp := &svc.Ports[i]
+		if sp.Name == "" {
+			continue
+		}
+		for _, w := range behind {
+			// Nothing stands before a pod's address, so its own port it must be.
+			if port, ok := sp.Target(w); ok {
+				name.SRV = append(name.SRV, mesh.SRV{Service: srvService(sp), Target: podHost(svc, w), Port: port})
+			}
 		}
 	}
 	out[0] = name
 	return out
+}
+
+func podHost(svc *mesh.Service, w *mesh.Workload) string { return w.Name + "." + svc.Host }
+
+// srvService is the first part of the name of a port's SRV records.
+func srvService(sp *mesh.ServicePort) string {
+	transport := "tcp"
+	if sp.Protocol == mesh.ProtocolUDP {
+		transport = "udp"
+	}
+	return "_" + strings.ToLower(sp.Name) + "._" + transport
 }
 
 func caseAddresses(w *mesh.Workload) []netip.Addr {

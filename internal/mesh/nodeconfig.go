@@ -123,4 +123,14 @@ type Name struct {
 	// name.ns.svc itself from Host.
 	Namespace string
 	Short     string // first label for services; "" for pod names
+	// SRV are the records of a service's ports that have names: those of each port
+	// stand together, in the order of the targets.
+	SRV []SRV
+}
+
+// SRV is one service record (RFC 2782) below the name of a service.
+type SRV struct {
+	Service string // what stands before the service's host name: "_http._tcp"
+	Target  string // host name of the service, or of one pod behind a headless one
+	Port    uint16 // at the target's addresses
 }
