@@ -34,12 +34,13 @@ type Config struct {
 	// of the host's /etc/resolv.conf, read again when it changes.
 	Resolvers []netip.AddrPort
 	// DNSAnswered, if not nil, is told of each answer of the DNS: its response
-	// code in lower case (noerror, nxdomain, formerr, servfail), or DNSForwarded.
+	// code in lower case (noerror, nxdomain, refused, formerr, badvers, servfail), or
+	// DNSForwarded.
 	// It is called concurrently and must not block.
 	DNSAnswered func(result string)
-	// MeshOnly are the destinations to which UDP is refused as by a host where nobody
-	// listens: addresses that mean something inside cases only, and would reach
-	// strangers from the host.
+	// MeshOnly are addresses that mean something inside cases only, and would reach
+	// strangers from the host. UDP to them is refused as by a host where nobody
+	// listens, and the host's resolvers are not asked for their names.
 	MeshOnly []netip.Prefix
 	// MaxUDPFlows bounds the UDP passthrough (two sockets a flow); 0 means 1024.
 	// The flow that was silent longest makes room.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -17,20 +16,27 @@ import (
 )
 
 // Resolver knows the names of the mesh. It must be safe for concurrent use and
-// not block.
+// not block. Names are in lower case, without a final dot. Results are only read.
 type Resolver interface {
-	// Lookup finds the addresses of a name in lower case without a final dot.
-	// known is true for every name of the mesh, even one without addresses.
-	// ServeDNS completes short names itself; Lookup needs to know full ones only.
-	// The result is only read.
-	Lookup(name string) (addrs []netip.Addr, known bool)
+	// Lookup finds what there is under a full name; ServeDNS completes short ones
+	// itself. known is true for every name that exists, thus also for one without
+	// records that others end with (RFC 8020).
+	Lookup(name string) (records Records, known bool)
+	// ReverseLookup finds the full names of an address.
+	ReverseLookup(addr netip.Addr) []string
 }
 
-// ReverseResolver is a Resolver that also answers PTR questions.
-type ReverseResolver interface {
-	Resolver
-	// ReverseLookup finds the full name of an address, without a final dot.
-	ReverseLookup(addr netip.Addr) (name string, known bool)
+// Records are what the mesh knows of a name.
+type Records struct {
+	Addresses []netip.Addr
+	Services  []ServiceRecord
+}
+
+// ServiceRecord is one place where a service is, for a question of type SRV.
+type ServiceRecord struct {
+	Target    string
+	Port      uint16
+	Addresses []netip.Addr // of the target
 }
 
 // DNSForwarded is the result of an answer that came from the host's resolvers.
@@ -41,6 +47,10 @@ const (
 	forwardTimeout = 3 * time.Second
 	// maxForwards bounds the questions that wait for the host's resolvers.
 	maxForwards = 256
+	// dnsUDPSize is how long a question by UDP may be, and maxDNSUDP an answer: both
+	// are usual among servers. What is longer goes by TCP.
+	dnsUDPSize = 1232
+	maxDNSUDP  = 4096
 )
 
 // ServeDNS answers the DNS questions of the programs in the case until ctx is
@@ -48,7 +58,8 @@ const (
 // the resolvers of the host. Nothing is cached. It may be called once.
 func (c *Case) ServeDNS(ctx context.Context, r Resolver) error {
 	h := &dnsHandler{
-		resolver: r, cfg: &c.cfg,
+		zone:     newZone(&c.cfg, r),
+		cfg:      &c.cfg,
 		forwards: make(chan struct{}, maxForwards),
 	}
 	serve := dns.HandlerFunc(func(w dns.ResponseWriter, req *dns.Msg) { h.serve(ctx, w, req) })
@@ -57,7 +68,7 @@ func (c *Case) ServeDNS(ctx context.Context, r Resolver) error {
 		servers = append(servers, &dns.Server{Listener: l, Handler: serve})
 	}
 	for _, p := range c.listeners.dnsUDP {
-		servers = append(servers, &dns.Server{PacketConn: p, Handler: serve})
+		servers = append(servers, &dns.Server{PacketConn: p, Handler: serve, UDPSize: dnsUDPSize})
 	}
 	var g errgroup.Group
 	failed := make(chan struct{})
@@ -98,7 +109,7 @@ func (c *Case) ServeDNS(ctx context.Context, r Resolver) error {
 
 // dnsHandler answers one question at a time.
 type dnsHandler struct {
-	resolver Resolver
+	zone     *zone
 	cfg      *Config
 	forwards chan struct{} // a token for each question that is being forwarded
 
@@ -109,10 +120,14 @@ type dnsHandler struct {
 
 // serve answers one message.
 func (h *dnsHandler) serve(ctx context.Context, w dns.ResponseWriter, req *dns.Msg) {
-	answer := h.answer(req)
+	answer := h.zone.answer(req)
 	forwarded := false
 	if answer == nil {
 		answer, forwarded = h.forward(ctx, req)
+	}
+	opt := req.IsEdns0()
+	if opt != nil && !forwarded {
+		answer.SetEdns0(dnsUDPSize, opt.Do())
 	}
 	if h.cfg.DNSAnswered != nil {
 		result := strings.ToLower(dns.RcodeToString[answer.Rcode])
@@ -121,152 +136,31 @@ func (h *dnsHandler) serve(ctx context.Context, w dns.ResponseWriter, req *dns.M
 		}
 		h.cfg.DNSAnswered(result)
 	}
+	size := dns.MaxMsgSize
 	if _, udp := w.LocalAddr().(*net.UDPAddr); udp {
-		size := dns.MinMsgSize
-		if opt := req.IsEdns0(); opt != nil {
-			size = max(size, int(opt.UDPSize()))
+		size = dns.MinMsgSize
+		if opt != nil {
+			size = min(max(size, int(opt.UDPSize())), maxDNSUDP)
 		}
-		answer.Truncate(size)
 	}
+	fit(answer, size)
 	_ = w.WriteMsg(answer) // the program went away
 }
 
-// answer is the answer to a question about the mesh; nil if it is for the host.
-func (h *dnsHandler) answer(req *dns.Msg) *dns.Msg {
-	m := new(dns.Msg)
-	m.SetReply(req)
-	m.Authoritative, m.RecursionAvailable = true, true
-	if len(req.Question) != 1 || req.Opcode != dns.OpcodeQuery {
-		m.Rcode = dns.RcodeFormatError
-		return m
-	}
-	q := req.Question[0]
-	if q.Qclass != dns.ClassINET {
-		return nil
-	}
-	name := strings.ToLower(strings.TrimSuffix(q.Name, "."))
-	if q.Qtype == dns.TypePTR {
-		return h.answerPTR(m, q, name)
-	}
-	addrs, known := h.lookup(name)
-	switch {
-	case known:
-		m.Answer = records(q, addrs)
-	case h.isOurs(name):
-		m.Rcode = dns.RcodeNameError
-	default:
-		return nil
-	}
-	return m
-}
-
-func (h *dnsHandler) answerPTR(m *dns.Msg, q dns.Question, name string) *dns.Msg {
-	addr, ok := parseReverse(name)
-	if !ok {
-		return nil
-	}
-	host := ""
-	if h.cfg.Hostname != "" && (addr == h.cfg.IP4 || addr == h.cfg.IP6) {
-		host, ok = h.cfg.Hostname, true
-	} else if r, can := h.resolver.(ReverseResolver); can {
-		host, ok = r.ReverseLookup(addr)
-	} else {
-		ok = false
-	}
-	if !ok {
-		return nil
-	}
-	m.Answer = []dns.RR{&dns.PTR{
-		Hdr: dns.RR_Header{Name: q.Name, Rrtype: dns.TypePTR, Class: dns.ClassINET, Ttl: dnsTTL},
-		Ptr: dns.Fqdn(host),
-	}}
-	return m
-}
-
-// lookup finds a name as a program in this case may write it: in full, or
-// completed by a domain of the search list. Resolvers that do not use the list
-// for names with dots (musl) so find name.namespace too.
-func (h *dnsHandler) lookup(name string) ([]netip.Addr, bool) {
-	if addrs, known := h.resolver.Lookup(name); known {
-		return addrs, true
-	}
-	switch name {
-	case "":
-		return nil, false
-	case "localhost": // RFC 6761, 6.3
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}, true
-	case strings.ToLower(h.cfg.Hostname):
-		own := []netip.Addr{h.cfg.IP4}
-		if h.cfg.IP6.IsValid() {
-			own = append(own, h.cfg.IP6)
-		}
-		return own, true
-	}
-	if h.isOurs(name) {
-		return nil, false
-	}
-	for _, domain := range h.cfg.Search {
-		if addrs, known := h.resolver.Lookup(name + "." + domain); known {
-			return addrs, true
+// fit makes m no longer than size, and says in it if what was asked for had to be
+// left out. Additional records were not asked for (RFC 2181, 9).
+func fit(m *dns.Msg, size int) {
+	if len(m.Extra) > 0 {
+		m.Compress = true
+		if m.Len() > size {
+			opt := m.IsEdns0()
+			m.Extra = nil
+			if opt != nil {
+				m.Extra = []dns.RR{opt}
+			}
 		}
 	}
-	return nil, false
-}
-
-// isOurs reports whether name is in a domain that only the mesh can know.
-func (h *dnsHandler) isOurs(name string) bool {
-	for _, domain := range h.cfg.Search {
-		if name == domain || strings.HasSuffix(name, "."+domain) {
-			return true
-		}
-	}
-	return false
-}
-
-// records are the answers to q, in random order, as the callers take the first.
-func records(q dns.Question, addrs []netip.Addr) []dns.RR {
-	var rrs []dns.RR
-	hdr := dns.RR_Header{Name: q.Name, Rrtype: q.Qtype, Class: dns.ClassINET, Ttl: dnsTTL}
-	for _, a := range addrs {
-		a = a.Unmap()
-		switch {
-		case q.Qtype == dns.TypeA && a.Is4():
-			rrs = append(rrs, &dns.A{Hdr: hdr, A: a.AsSlice()})
-		case q.Qtype == dns.TypeAAAA && a.Is6():
-			rrs = append(rrs, &dns.AAAA{Hdr: hdr, AAAA: a.AsSlice()})
-		}
-	}
-	//nolint:gosec // spreads load, keeps no secret
-	rand.Shuffle(len(rrs), func(i, j int) { rrs[i], rrs[j] = rrs[j], rrs[i] })
-	return rrs
-}
-
-// parseReverse reads the name of a PTR question (RFC 1035 3.5, RFC 3596 2.5).
-func parseReverse(name string) (netip.Addr, bool) {
-	if v, ok := strings.CutSuffix(name, ".in-addr.arpa"); ok {
-		labels := strings.Split(v, ".")
-		if len(labels) != 4 {
-			return netip.Addr{}, false
-		}
-		a, err := netip.ParseAddr(labels[3] + "." + labels[2] + "." + labels[1] + "." + labels[0])
-		return a, err == nil
-	}
-	v, ok := strings.CutSuffix(name, ".ip6.arpa")
-	if !ok || len(v) != 63 {
-		return netip.Addr{}, false
-	}
-	var b strings.Builder
-	for i := 62; i >= 0; i -= 2 {
-		b.WriteByte(v[i])
-		if i%8 == 0 && i > 0 {
-			b.WriteByte(':')
-		}
-		if i > 0 && v[i-1] != '.' {
-			return netip.Addr{}, false
-		}
-	}
-	a, err := netip.ParseAddr(b.String())
-	return a, err == nil && a.Is6()
+	m.Truncate(size)
 }
 
 // forward asks the resolvers of the host in turn, by UDP, and by TCP if the answer

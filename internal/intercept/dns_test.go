@@ -2,10 +2,12 @@ package intercept_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -16,35 +18,54 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
 )
 
-// names is a Resolver for tests: names to addresses.
-type names map[string][]string
+// names is a Resolver for tests.
+type names map[string]intercept.Records
 
-func (n names) Lookup(name string) (addrs []netip.Addr, known bool) {
-	list, known := n[name]
-	for _, a := range list {
-		addrs = append(addrs, netip.MustParseAddr(a))
-	}
-	return addrs, known
+func (n names) Lookup(name string) (records intercept.Records, known bool) {
+	records, known = n[name]
+	return records, known
 }
 
-func (n names) ReverseLookup(addr netip.Addr) (string, bool) {
-	for name, list := range n {
-		for _, a := range list {
-			if a == addr.String() {
-				return name, true
-			}
+func (n names) ReverseLookup(addr netip.Addr) (found []string) {
+	for name, r := range n {
+		if slices.Contains(r.Addresses, addr) {
+			found = append(found, name)
 		}
 	}
-	return "", false
+	return found
 }
 
-func meshNames() names {
-	return names{
-		"web-app.default.svc.cluster.local": {"240.240.0.1", "2001:2::1"},
-		"v4only.default.svc.cluster.local":  {"240.240.0.2"},
-		"db.prod.svc.cluster.local":         {"240.240.0.3"},
-		"empty.default.svc.cluster.local":   {},
+func addresses(list ...string) (r intercept.Records) {
+	for _, a := range list {
+		r.Addresses = append(r.Addresses, netip.MustParseAddr(a))
 	}
+	return r
+}
+
+// meshNames are some of the mesh. "many" has a service record for each of 40 pods:
+// too much for 512 bytes with their addresses, and without them.
+func meshNames() names {
+	n := names{
+		"web-app.default.svc.cluster.local": addresses("240.240.0.1", "2001:2::1"),
+		"v4only.default.svc.cluster.local":  addresses("240.240.0.2"),
+		"db.prod.svc.cluster.local":         addresses("240.240.0.3"),
+		"prod.svc.cluster.local":            {},
+	}
+	n["_http._tcp.web-app.default.svc.cluster.local"] = intercept.Records{Services: []intercept.ServiceRecord{
+		{Target: "web-app.default.svc.cluster.local", Port: 80, Addresses: n["web-app.default.svc.cluster.local"].Addresses},
+	}}
+	var many intercept.Records
+	for i := range 40 {
+		many.Services = append(many.Services, intercept.ServiceRecord{
+			Target: fmt.Sprintf("many-%d.many.default.svc.cluster.local", i), Port: uint16(9000 + i),
+			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 77, 1, byte(i)})},
+		})
+	}
+	n["_x._tcp.many.default.svc.cluster.local"] = many
+	few := many
+	few.Services = many.Services[:7]
+	n["_x._tcp.few.default.svc.cluster.local"] = few
+	return n
 }
 
 // hostDNS is a DNS server on the host's loopback that answers host names of
@@ -120,6 +141,7 @@ func startDNS(t *testing.T, answered func(string)) *intercept.Case {
 	t.Helper()
 	cfg := config(t)
 	cfg.DNSAnswered = answered
+	cfg.MeshOnly = []netip.Prefix{netip.MustParsePrefix("10.77.0.0/16"), netip.MustParsePrefix("fd77::/112")}
 	cfg.Resolvers = []netip.AddrPort{hostDNS(t)}
 	c := startCase(t, cfg)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -219,17 +241,22 @@ func TestDNSMessages(t *testing.T) {
 	})
 	queries := []string{
 		"web-app.default.svc.cluster.local. A", "web-app.default.svc.cluster.local. AAAA", "web-app. A",
-		"v4only.default.svc.cluster.local. AAAA", "empty.default.svc.cluster.local. A",
+		"v4only.default.svc.cluster.local. AAAA", "prod.svc.cluster.local. A",
 		"web-app.default.svc.cluster.local. MX", "nobody.default.svc.cluster.local. A",
 		"www.example.test.default.svc.cluster.local. A", "1.0.240.240.in-addr.arpa. PTR",
 		"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.2.ip6.arpa. PTR",
 		"2.0.77.10.in-addr.arpa. PTR", "unknown.invalid. A", "localhost. A",
+		"_http._tcp.web-app.default.svc.cluster.local. SRV", "_http._tcp.web-app. SRV", "_none._tcp.web-app.default.svc.cluster.local. SRV",
+		"web-app.default.svc.cluster.local. HTTPS", "9.0.77.10.in-addr.arpa. PTR",
 	}
 	want := []string{
 		"NOERROR A 240.240.0.1", "NOERROR AAAA 2001:2::1", "NOERROR A 240.240.0.1",
 		"NOERROR", "NOERROR", "NOERROR", "NXDOMAIN", "NXDOMAIN",
 		"NOERROR PTR web-app.default.svc.cluster.local.", "NOERROR PTR web-app.default.svc.cluster.local.",
 		"NOERROR PTR web-0.", "NXDOMAIN", "NOERROR A 127.0.0.1",
+		"NOERROR SRV 0 1 80 web-app.default.svc.cluster.local. with A 240.240.0.1 AAAA 2001:2::1",
+		"NOERROR SRV 0 1 80 web-app.default.svc.cluster.local. with A 240.240.0.1 AAAA 2001:2::1", "NXDOMAIN",
+		"NOERROR", "NXDOMAIN",
 	}
 	for _, server := range []string{"udp 127.0.0.53:53", "tcp 127.0.0.53:53", "udp 192.0.2.1:53", "tcp 192.0.2.1:53", "udp [2001:db8::1]:53", "tcp [2001:db8::1]:53", "udp [::1]:53"} {
 		network, addr, _ := strings.Cut(server, " ")
@@ -238,11 +265,54 @@ func TestDNSMessages(t *testing.T) {
 			t.Errorf("%s: (-want +got)\n%s", server, diff)
 		}
 	}
-	// By seven ways: ten names of the mesh, two that it alone could know, and one
+	// By seven ways: 13 names of the mesh, four that it alone could know, and one
 	// for the host.
 	mu.Lock()
 	defer mu.Unlock()
-	if diff := cmp.Diff(map[string]int{"noerror": 70, "nxdomain": 14, "forwarded": 7}, results); diff != "" {
+	if diff := cmp.Diff(map[string]int{"noerror": 91, "nxdomain": 28, "forwarded": 7}, results); diff != "" {
 		t.Errorf("answers counted: (-want +got)\n%s", diff)
+	}
+}
+
+// TestLongDNSAnswers: an answer by UDP is as long as the question allows. Addresses
+// that nobody asked for go first and without a word; what was asked for is
+// complete, or says that it is not, and is complete by TCP.
+func TestLongDNSAnswers(t *testing.T) {
+	c := startDNS(t, nil)
+	const few, many = "_x._tcp.few.default.svc.cluster.local. SRV", "_x._tcp.many.default.svc.cluster.local. SRV"
+	for _, tc := range []struct{ network, query, want string }{
+		{"udp", few, "NOERROR 7 and 0"},
+		{"udp", few + "/1232", "NOERROR 7 and 7 EDNS 1232"},
+		{"udp", many, "NOERROR TC"},
+		{"udp", many + "/1232", "NOERROR TC EDNS 1232"},
+		{"udp", many + "/4096", "NOERROR 40 and 40 EDNS 1232"},
+		{"tcp", many, "NOERROR 40 and 40"},
+		{"udp", "long.example.test. A", "NOERROR TC"},
+		{"tcp", "long.example.test. A", "NOERROR 100 and 0"},
+	} {
+		if got := run(t, c, "digsize", tc.network, "192.0.2.1:53", tc.query); got != tc.want+"\n" {
+			t.Errorf("%s %s: %q, want %q", tc.network, tc.query, got, tc.want)
+		}
+	}
+}
+
+// TestServiceLookup: Go's resolver finds service records by the full name and by
+// those that the search list completes, also those that do not fit a datagram.
+func TestServiceLookup(t *testing.T) {
+	c := startDNS(t, nil)
+	for _, name := range []string{"web-app.default.svc.cluster.local", "web-app.default", "web-app"} {
+		if got, want := run(t, c, "srv", "http", "tcp", name), "web-app.default.svc.cluster.local.:80\n"; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	got := lines(run(t, c, "srv", "x", "tcp", "many.default.svc.cluster.local"))
+	slices.Sort(got)
+	var want []string
+	for i := range 40 {
+		want = append(want, fmt.Sprintf("many-%d.many.default.svc.cluster.local.:%d", i, 9000+i))
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,11 +140,54 @@ func play(role string, args []string) error {
 				return err
 			}
 			line := []string{dns.RcodeToString[r.Rcode]}
-			for _, rr := range r.Answer {
+			for i, rr := range slices.Concat(r.Answer, r.Extra) {
+				if i == len(r.Answer) {
+					line = append(line, "with")
+				}
 				text := strings.TrimPrefix(rr.String(), rr.Header().String())
 				line = append(line, dns.TypeToString[rr.Header().Rrtype], text)
 			}
 			fmt.Fprintln(os.Stdout, strings.Join(line, " "))
+		}
+		return nil
+	case "digsize": // digsize NETWORK SERVER "NAME TYPE[/SIZE]": counts the records, SIZE is EDNS0's
+		name, typ, _ := strings.Cut(args[2], " ")
+		typ, edns, hasEDNS := strings.Cut(typ, "/")
+		m := new(dns.Msg)
+		m.SetQuestion(name, dns.StringToType[typ])
+		if hasEDNS {
+			size, err := strconv.ParseUint(edns, 10, 16)
+			if err != nil {
+				return err
+			}
+			m.SetEdns0(uint16(size), false)
+		}
+		r, _, err := (&dns.Client{Net: args[0]}).ExchangeContext(ctx, m, args[1])
+		if err != nil {
+			return err
+		}
+		line, extra := dns.RcodeToString[r.Rcode], len(r.Extra)
+		opt := r.IsEdns0()
+		if opt != nil {
+			extra--
+		}
+		if r.Truncated {
+			line += " TC"
+		} else {
+			line += fmt.Sprintf(" %d and %d", len(r.Answer), extra)
+		}
+		if opt != nil {
+			line += fmt.Sprintf(" EDNS %d", opt.UDPSize())
+		}
+		fmt.Fprintln(os.Stdout, line)
+		return nil
+	case "srv": // srv SERVICE PROTO NAME
+		_, records, err := net.DefaultResolver.LookupSRV(ctx, args[0], args[1], args[2])
+		if err != nil {
+			return err
+		}
+		for _, r := range records {
+			fmt.Fprintf(os.Stdout, "%s:%d\n", r.Target, r.Port)
 		}
 		return nil
 	case "pingpong": // pingpong NETWORK ADDR: five questions in one flow

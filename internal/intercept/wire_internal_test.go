@@ -98,17 +98,6 @@ func FuzzCStrings(f *testing.F) {
 	})
 }
 
-func FuzzParseReverse(f *testing.F) {
-	f.Add("1.0.240.240.in-addr.arpa")
-	f.Add("1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.2.0.0.0.1.0.0.2.ip6.arpa")
-	f.Add("ip6.arpa")
-	f.Fuzz(func(t *testing.T, name string) {
-		if a, ok := parseReverse(name); ok && (!a.IsValid() || a.Zone() != "") {
-			t.Fatalf("%q gave %v", name, a)
-		}
-	})
-}
-
 func FuzzHostSearch(f *testing.F) {
 	f.Add("nameserver 127.0.0.1\nsearch a.example b.example\n")
 	f.Add("domain a.example\nsearch .\n")

@@ -2,8 +2,11 @@ package sidecar
 
 import (
 	"net/netip"
+	"slices"
+	"strings"
 	"sync/atomic"
 
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -12,46 +15,81 @@ import (
 type names struct{ table atomic.Pointer[nameTable] }
 
 type nameTable struct {
-	byName map[string][]netip.Addr
-	byAddr map[netip.Addr]string
+	byName map[string]intercept.Records // names that others end with among them
+	byAddr map[netip.Addr][]string
 }
 
-// set replaces all names.
+// set replaces all names. One without addresses, that of a headless service
+// without ready pods, does not exist (Kubernetes' DNS specification, 2.4.1).
 func (n *names) set(list []mesh.Name) {
 	t := &nameTable{
-		byName: make(map[string][]netip.Addr, len(list)),
-		byAddr: make(map[netip.Addr]string, len(list)),
+		byName: make(map[string]intercept.Records, 2*len(list)),
+		byAddr: make(map[netip.Addr][]string, len(list)),
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(n mesh.Name) bool { return len(n.Addresses) == 0 })
+	for i := range list {
+		t.add(list[i].Host, intercept.Records{Addresses: list[i].Addresses})
 	}
 	for i := range list {
-		t.byName[list[i].Host] = list[i].Addresses
-		for _, a := range list[i].Addresses {
-			// A headless service and its pods have addresses in common: the
-			// more specific name, which is no service's, is the better one.
-			if t.byAddr[a] == "" || list[i].Short == "" {
-				t.byAddr[a] = list[i].Host
+		for _, r := range list[i].SRV {
+			name := r.Service + "." + list[i].Host
+			records := t.byName[name]
+			records.Services = append(records.Services, intercept.ServiceRecord{
+				Target: r.Target, Port: r.Port, Addresses: t.byName[r.Target].Addresses,
+			})
+			t.add(name, records)
+		}
+	}
+	// A headless service and its pods have addresses in common: an address is the
+	// pods' then (2.4.3), whose names are no service's.
+	for _, ofService := range []bool{false, true} {
+		mine := map[netip.Addr][]string{}
+		for i := range list {
+			if ofService != (list[i].Short != "") {
+				continue
+			}
+			for _, a := range list[i].Addresses {
+				mine[a] = append(mine[a], list[i].Host)
+			}
+		}
+		for a, hosts := range mine {
+			if t.byAddr[a] == nil {
+				t.byAddr[a] = hosts
 			}
 		}
 	}
 	n.table.Store(t)
 }
 
-// Lookup implements intercept.Resolver. Host names are full ones; DNS itself
-// completes shorter spellings.
-func (n *names) Lookup(name string) (addrs []netip.Addr, known bool) {
-	t := n.table.Load()
-	if t == nil {
-		return nil, false
+// add puts in a name, and the names that it ends with, as long as they are the
+// mesh's.
+func (t *nameTable) add(name string, records intercept.Records) {
+	t.byName[name] = records
+	for {
+		_, rest, _ := strings.Cut(name, ".")
+		if _, known := t.byName[rest]; known || !strings.HasSuffix(rest, mesh.DefaultDomain) {
+			return
+		}
+		t.byName[rest] = intercept.Records{}
+		name = rest
 	}
-	addrs, known = t.byName[name]
-	return addrs, known
 }
 
-// ReverseLookup implements intercept.ReverseResolver.
-func (n *names) ReverseLookup(addr netip.Addr) (name string, known bool) {
+// Lookup implements intercept.Resolver.
+func (n *names) Lookup(name string) (records intercept.Records, known bool) {
 	t := n.table.Load()
 	if t == nil {
-		return "", false
+		return intercept.Records{}, false
 	}
-	name, known = t.byAddr[addr]
-	return name, known
+	records, known = t.byName[name]
+	return records, known
+}
+
+// ReverseLookup implements intercept.Resolver.
+func (n *names) ReverseLookup(addr netip.Addr) []string {
+	t := n.table.Load()
+	if t == nil {
+		return nil
+	}
+	return t.byAddr[addr]
 }

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/vitrine-mesh/vitrine/internal/intercept"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -63,29 +65,49 @@ func TestFirstFailureIsTold(t *testing.T) {
 	}
 }
 
+// TestNames: what exists is what has records, and what such a name ends with.
 func TestNames(t *testing.T) {
 	var n names
 	if _, known := n.Lookup("web.default.svc.cluster.local"); known {
 		t.Error("a name is known before there is a configuration")
 	}
-	pod, vip := mesh.CaseIP4(5), mesh.ServiceVIP4(1)
+	pod, vip := []netip.Addr{mesh.CaseIP4(5)}, []netip.Addr{mesh.ServiceVIP4(1)}
+	const db, db0 = "db.default.svc.cluster.local", "db-0.db.default.svc.cluster.local"
 	n.set([]mesh.Name{
-		{Host: "db-0.db.default.svc.cluster.local", Addresses: []netip.Addr{pod}, Namespace: "default"},
-		{Host: "db.default.svc.cluster.local", Addresses: []netip.Addr{pod}, Namespace: "default", Short: "db"},
-		{Host: "empty.default.svc.cluster.local", Namespace: "default", Short: "empty"},
-		{Host: "web.default.svc.cluster.local", Addresses: []netip.Addr{vip}, Namespace: "default", Short: "web"},
+		{Host: db0, Addresses: pod, Namespace: "default"},
+		{Host: "db-0.peers.default.svc.cluster.local", Addresses: pod, Namespace: "default"},
+		{Host: db, Addresses: pod, Namespace: "default", Short: "db", SRV: []mesh.SRV{{Service: "_sql._tcp", Target: db0, Port: 5432}}},
+		{Host: "empty.prod.svc.cluster.local", Namespace: "default", Short: "empty"},
+		{Host: "web.default.svc.cluster.local", Addresses: vip, Namespace: "default", Short: "web", SRV: []mesh.SRV{
+			{Service: "_http._tcp", Target: "web.default.svc.cluster.local", Port: 80},
+		}},
 	})
-	if addrs, known := n.Lookup("web.default.svc.cluster.local"); !known || !slices.Equal(addrs, []netip.Addr{vip}) {
-		t.Errorf("web is %v, known %v", addrs, known)
+	for name, want := range map[string]intercept.Records{
+		"web.default.svc.cluster.local": {Addresses: vip},
+		"_http._tcp.web.default.svc.cluster.local": {Services: []intercept.ServiceRecord{
+			{Target: "web.default.svc.cluster.local", Port: 80, Addresses: vip},
+		}},
+		db: {Addresses: pod}, db0: {Addresses: pod},
+		"_sql._tcp." + db: {Services: []intercept.ServiceRecord{{Target: db0, Port: 5432, Addresses: pod}}},
+		"_tcp." + db:      {}, "default.svc.cluster.local": {}, "svc.cluster.local": {}, "cluster.local": {},
+	} {
+		if got, known := n.Lookup(name); !known || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %v, known %v, want %v", name, got, known, want)
+		}
 	}
-	if addrs, known := n.Lookup("empty.default.svc.cluster.local"); !known || len(addrs) != 0 {
-		t.Errorf("empty is %v, known %v", addrs, known)
+	for _, name := range []string{"empty.prod.svc.cluster.local", "prod.svc.cluster.local", "_udp." + db, "local", ""} {
+		if got, known := n.Lookup(name); known {
+			t.Errorf("%s is %v", name, got)
+		}
 	}
-	if name, known := n.ReverseLookup(pod); !known || name != "db-0.db.default.svc.cluster.local" {
-		t.Errorf("%s is %q, known %v", pod, name, known)
+	if got := n.ReverseLookup(pod[0]); !slices.Equal(got, []string{db0, "db-0.peers.default.svc.cluster.local"}) {
+		t.Errorf("%s is %q", pod[0], got)
 	}
-	if _, known := n.ReverseLookup(mesh.CaseIP4(6)); known {
-		t.Error("an address of nobody has a name")
+	if got := n.ReverseLookup(vip[0]); !slices.Equal(got, []string{"web.default.svc.cluster.local"}) {
+		t.Errorf("%s is %q", vip[0], got)
+	}
+	if got := n.ReverseLookup(mesh.CaseIP4(6)); got != nil {
+		t.Errorf("an address of nobody has the names %q", got)
 	}
 }
 
