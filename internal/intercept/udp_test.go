@@ -125,6 +125,10 @@ func TestUDPIsRefused(t *testing.T) {
 // nobody listens is told at once, as without a mesh, with every datagram that is
 // refused; when somebody listens there later, the same socket reaches him.
 func TestUDPThatTheHostRefuses(t *testing.T) {
+	before := len(ownSockets(t))
+	t.Cleanup(func() { // after the case's own
+		waitFor(t, "the case's sockets to be closed", func() bool { return len(ownSockets(t)) <= before })
+	})
 	c := startCase(t, config(t))
 	for _, tc := range []struct{ network, addr string }{
 		{"udp4", "127.0.0.1:0"}, {"udp6", "[::1]:0"}, {"udp4", hostAddress(t) + ":0"},

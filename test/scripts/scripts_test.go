@@ -43,7 +43,7 @@ func TestStoriesAsUser(t *testing.T) {
 	}
 	testscript.Run(t, params(t, true,
 		"testdata/lifecycle.txtar", "testdata/run.txtar", "testdata/adopt.txtar", "testdata/foreground.txtar",
-		"testdata/doctor.txtar", "testdata/metrics.txtar",
+		"testdata/doctor.txtar", "testdata/metrics.txtar", "testdata/names.txtar",
 	))
 }
 

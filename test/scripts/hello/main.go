@@ -4,6 +4,8 @@
 //	hello serve [PORT]      serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
 //	hello get URL [N]       fetches URL N times (1) and prints each answer
 //	hello poll URL PORT     fetches URL over and over, and serves how often that went well and how often not
+//	hello srv NAME          prints the service records of NAME, each with an address of its target
+//	hello datagram ADDR     sends a datagram and prints the answer, or how it is refused
 //	hello exit N [TEXT]     prints TEXT to standard error and exits with N
 //	hello where             prints working directory, user id, terminal or not, and $GREETING
 //	hello trap              prints the signals it gets; SIGTERM ends it with code 7
@@ -12,6 +14,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -31,6 +34,10 @@ func main() {
 		get(args[1], args[2])
 	case "poll":
 		poll(args[1], args[2])
+	case "srv":
+		srv(args[1])
+	case "datagram":
+		datagram(args[1])
 	case "exit":
 		code, _ := strconv.Atoi(args[1])
 		fmt.Fprintln(os.Stderr, args[2])
@@ -42,7 +49,7 @@ func main() {
 	case "trap":
 		trap()
 	default:
-		fmt.Fprintln(os.Stderr, "usage: hello serve|get|poll|exit|where|trap")
+		fmt.Fprintln(os.Stderr, "usage: hello serve|get|poll|srv|datagram|exit|where|trap")
 		os.Exit(2)
 	}
 }
@@ -122,6 +129,40 @@ func poll(url, port string) {
 	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 	os.Exit(1)
+}
+
+func srv(name string) {
+	_, records, err := net.LookupSRV("", "", name)
+	if err != nil {
+		fmt.Fprintln(os.Stdout, err)
+		return
+	}
+	for _, r := range records {
+		addrs, err := net.LookupHost(r.Target)
+		if err != nil {
+			addrs = []string{err.Error()}
+		}
+		fmt.Fprintln(os.Stdout, r.Target, r.Port, addrs[0])
+	}
+}
+
+func datagram(addr string) {
+	c, err := net.Dial("udp", addr)
+	if err == nil {
+		defer c.Close()
+		_, err = c.Write([]byte("hello"))
+	}
+	buf := make([]byte, 100)
+	n := 0
+	if err == nil {
+		_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+		n, err = c.Read(buf)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stdout, err)
+		return
+	}
+	fmt.Fprintf(os.Stdout, "%s\n", buf[:n])
 }
 
 func trap() {
