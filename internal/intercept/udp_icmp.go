@@ -144,7 +144,7 @@ func (s *icmpSender) unreachable(ctx context.Context, key flowKey, code byte) {
 	err := s.send(ctx, kind, key, code)
 	if err != nil && ctx.Err() == nil && !s.said {
 		s.said = true
-		s.c.log.Warn("programs are not told of UDP that does not arrive", "error", err)
+		s.c.log.Warn("programs are not told of UDP that does not arrive: root needs CAP_NET_RAW for it", "error", err)
 	}
 }
 
