@@ -31,13 +31,16 @@ type LogOptions struct {
 // is returned. Logs of pods that ended before the call can be read by their pod's
 // name.
 func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, container string, line []byte) error) error {
-	old, err := s.oldLogs(o)
+	old, missing, err := s.oldLogs(o)
 	if err != nil {
 		return err
 	}
 	sources := append(s.logSources(o), old...)
-	if len(sources) == 0 && !o.Follow {
+	switch {
+	case len(sources) == 0 && !o.Follow:
 		return s.noLogs(o)
+	case len(missing) > 0 && !o.Follow:
+		return nothingCalled(missing...)
 	}
 	open := tailedLogs{}
 	defer open.close()
@@ -158,7 +161,7 @@ func (s *Supervisor) noLogs(o LogOptions) error {
 	case matching == 0 && names == "":
 		return errors.New("no logs, since nothing runs")
 	case matching == 0:
-		return fmt.Errorf("nothing is called %q: see `vitrine ps`", names)
+		return nothingCalled(o.Targets...)
 	case matching == elsewhere:
 		return fmt.Errorf("no logs of %s: programs of `vitrine run` write to their own terminal, -c %s shows their proxy's log",
 			cmp.Or(names, "anything"), pod.ProxyContainer)
@@ -208,8 +211,8 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 }
 
 // oldLogs finds the logs of pods that are gone: those of the targets that name
-// none that is there.
-func (s *Supervisor) oldLogs(o LogOptions) ([]logSource, error) {
+// none that is there. missing are the targets that name none that is gone, either.
+func (s *Supervisor) oldLogs(o LogOptions) (out []logSource, missing []string, err error) {
 	var names []string
 	s.mu.Lock()
 	for _, t := range o.Targets {
@@ -218,18 +221,21 @@ func (s *Supervisor) oldLogs(o LogOptions) ([]logSource, error) {
 		}
 	}
 	s.mu.Unlock()
-	var out []logSource
 	for _, t := range names {
 		ns, name, ok := strings.Cut(t, "/")
 		if !ok {
 			ns, name = cmp.Or(o.Namespace, "*"), t
 		}
 		if name == "" || strings.ContainsAny(name+ns, "?[\\") || strings.Contains(name, "*") {
+			missing = append(missing, t)
 			continue
 		}
 		paths, err := filepath.Glob(filepath.Join(s.o.DataDir, "logs", ns, name, "*.log"))
 		if err != nil {
-			return nil, fmt.Errorf("look for logs of %s: %w", t, err)
+			return nil, nil, fmt.Errorf("look for logs of %s: %w", t, err)
+		}
+		if len(paths) == 0 {
+			missing = append(missing, t)
 		}
 		for _, path := range paths {
 			container := strings.TrimSuffix(filepath.Base(path), ".log")
@@ -238,7 +244,11 @@ func (s *Supervisor) oldLogs(o LogOptions) ([]logSource, error) {
 			}
 		}
 	}
-	return out, nil
+	return out, missing, nil
+}
+
+func nothingCalled(targets ...string) error {
+	return fmt.Errorf("nothing is called %q: see `vitrine ps`", strings.Join(targets, ", "))
 }
 
 // present reports whether a target names a pod that is there. s.mu is held.

@@ -93,7 +93,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 			}
 		}
 		if !found {
-			missing = append(missing, fmt.Errorf("nothing is called %q: see `vitrine ps`", t))
+			missing = append(missing, nothingCalled(t))
 		}
 	}
 	if err := errors.Join(missing...); err != nil {

@@ -97,6 +97,12 @@ func TestLogsOfOnePod(t *testing.T) {
 		if lines != 1 {
 			t.Errorf("%d lines, want the one of this pod", lines)
 		}
+		err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{"kv-0", "kv-1"}, Tail: -1}, func(string, string, []byte) error {
+			return errors.New("lines, though one of the names is wrong")
+		})
+		if want := "nothing is called \"kv-1\": see `vitrine ps`"; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
 		w.apply(t)
 		eventually(t, func() error {
 			if pods := w.sup.Pods(); len(pods) > 0 {
