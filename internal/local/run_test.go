@@ -350,9 +350,8 @@ func TestAsAnOrdinaryUser(t *testing.T) {
 		return // everything here runs so
 	}
 	const uid = 1001
-	// Not t.TempDir: its parent is closed to other users.
-	dir := filepath.Join(binaries.dir, "home")
-	if err := os.Mkdir(dir, 0o755); err != nil {
+	dir, err := os.MkdirTemp(binaries.dir, "home") //nolint:usetesting // whose parent is closed to other users
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chown(dir, uid, uid); err != nil {

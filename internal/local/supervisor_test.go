@@ -336,12 +336,12 @@ func TestJob(t *testing.T) {
 			var lines []string
 			err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{pods[0].Workload.Name}, Tail: -1},
 				func(_, _ string, line []byte) error { lines = append(lines, string(line)); return nil })
-			want, runs := "leaving with "+tc.code, 1
+			want, most := "leaving with "+tc.code, 1
 			if tc.restart == mesh.RestartOnFailure {
-				runs = 2
+				most = 2 // the second run may be ended before it says anything
 			}
-			if err != nil || len(lines) != runs || lines[0] != want {
-				t.Errorf("log %q, %v; want %q", lines, err, want)
+			if err != nil || len(lines) == 0 || len(lines) > most || slices.ContainsFunc(lines, func(l string) bool { return l != want }) {
+				t.Errorf("log %q, %v; want %q, at most %d times", lines, err, want, most)
 			}
 			eventually(t, func() error {
 				w.mu.Lock()
