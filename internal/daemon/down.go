@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
 
 // Down stops the mesh of runDir and returns how many workloads it had. If the
@@ -68,8 +70,11 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	if err := cfg.Normalize(); err != nil {
 		return 0, err
 	}
-	left, err := filepath.Glob(filepath.Join(cfg.RunDir, podsDir, "*", "*"))
-	if err != nil || len(left) == 0 {
+	left, err := pod.Dirs(filepath.Join(cfg.RunDir, podsDir))
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("look for running pods: %w", err)
+	case len(left) == 0:
 		return 0, notRunning
 	}
 	lock, err := lockRunDir(cfg.RunDir)

@@ -68,10 +68,7 @@ func checkPublished(ctx context.Context, services []mesh.Service, mine map[netip
 // control plane that was killed left behind.
 func livePods(runDir string) []*pod.Bootstrap {
 	var out []*pod.Bootstrap
-	dirs, err := filepath.Glob(filepath.Join(runDir, podsDir, "*", "*"))
-	if err != nil {
-		return nil // the pattern is a constant
-	}
+	dirs, _ := pod.Dirs(filepath.Join(runDir, podsDir)) // what cannot be read is not ours
 	for _, dir := range dirs {
 		if pid, err := pod.Holder(dir); err != nil || pid == 0 {
 			continue

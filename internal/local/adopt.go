@@ -14,7 +14,7 @@ import (
 // adopt finds what earlier supervisors left: pods that run are kept, Jobs' ended
 // pods are remembered, everything else is cleared away.
 func (s *Supervisor) adopt(ctx context.Context) error {
-	dirs, err := filepath.Glob(filepath.Join(s.o.RunDir, "pods", "*", "*"))
+	dirs, err := pod.Dirs(filepath.Join(s.o.RunDir, "pods"))
 	if err != nil {
 		return err
 	}

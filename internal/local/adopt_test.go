@@ -22,7 +22,10 @@ import (
 // restart, whatever the proxy tried before it gave up; then there is another
 // control plane, which tells the same age and the same number.
 func TestHistoryOutlivesTheSupervisor(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "odd[name") // which is no pattern
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	w, detach := reopen(t, dir)
 	set := deployment("web", 1, "serve", "8080")
 	w.apply(t, set)

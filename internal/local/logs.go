@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -221,30 +222,48 @@ func (s *Supervisor) oldLogs(o LogOptions) (out []logSource, missing []string, e
 		}
 	}
 	s.mu.Unlock()
+	if len(names) == 0 {
+		return nil, nil, nil
+	}
+	dirs, err := pod.Dirs(filepath.Join(s.o.DataDir, "logs"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for logs of %s: %w", strings.Join(names, ", "), err)
+	}
 	for _, t := range names {
-		ns, name, ok := strings.Cut(t, "/")
-		if !ok {
-			ns, name = cmp.Or(o.Namespace, "*"), t
-		}
-		if name == "" || strings.ContainsAny(name+ns, "?[\\") || strings.Contains(name, "*") {
-			missing = append(missing, t)
-			continue
-		}
-		paths, err := filepath.Glob(filepath.Join(s.o.DataDir, "logs", ns, name, "*.log"))
-		if err != nil {
-			return nil, nil, fmt.Errorf("look for logs of %s: %w", t, err)
-		}
-		if len(paths) == 0 {
-			missing = append(missing, t)
-		}
-		for _, path := range paths {
-			container := strings.TrimSuffix(filepath.Base(path), ".log")
-			if o.Container == container || o.Container == "" && container != pod.ProxyContainer {
-				out = append(out, logSource{name, container, path})
+		found := false
+		for _, dir := range dirs {
+			name := filepath.Base(dir)
+			w := mesh.Workload{Namespace: filepath.Base(filepath.Dir(dir)), Name: name, Owner: name} // whose it was is not known
+			if !Matches(t, &w) || o.Namespace != "" && o.Namespace != w.Namespace {
+				continue
 			}
+			found = true
+			containers, err := logsIn(dir)
+			if err != nil {
+				return nil, nil, fmt.Errorf("look for logs of %s: %w", t, err)
+			}
+			for _, c := range containers {
+				if o.Container == c || o.Container == "" && c != pod.ProxyContainer {
+					out = append(out, logSource{w.Name, c, pod.LogPath(dir, c)})
+				}
+			}
+		}
+		if !found {
+			missing = append(missing, t)
 		}
 	}
 	return out, missing, nil
+}
+
+// logsIn lists the containers that have a log in dir, in order.
+func logsIn(dir string) (containers []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		if c, ok := strings.CutSuffix(e.Name(), ".log"); ok {
+			containers = append(containers, c)
+		}
+	}
+	return containers, err
 }
 
 func nothingCalled(targets ...string) error {

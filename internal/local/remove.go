@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -46,8 +47,11 @@ const keptLogs = 100
 
 // pruneLogs deletes the oldest logs of pods that are gone.
 func (s *Supervisor) pruneLogs(ctx context.Context) {
-	dirs, err := filepath.Glob(filepath.Join(s.o.DataDir, "logs", "*", "*"))
-	if err != nil || len(dirs) <= keptLogs {
+	dirs, err := pod.Dirs(filepath.Join(s.o.DataDir, "logs"))
+	if err != nil {
+		s.o.Log.WarnContext(ctx, "old logs are not all known", "error", err)
+	}
+	if len(dirs) <= keptLogs {
 		return
 	}
 	type dead struct {
