@@ -31,10 +31,11 @@ type exchange struct {
 	// unfinished is set from the last write of the response until it is known
 	// whether the client was still there to take it.
 	unfinished bool
-	started    bool  // a byte of the final response was sent downstream
-	closing    bool  // the client connection ends with this exchange
-	sentAt     int64 // telemetry.Now() before the request was written
-	deadline   int64 // of the whole request, telemetry.Now(); 0 is none
+	started    bool   // a byte of the final response was sent downstream
+	closing    bool   // the client connection ends with this exchange
+	sentBefore uint64 // bytes that the client's connection had carried to it before
+	sentAt     int64  // telemetry.Now() before the request was written
+	deadline   int64  // of the whole request, telemetry.Now(); 0 is none
 }
 
 // keptOut is how much of out's memory a pooled exchange keeps.

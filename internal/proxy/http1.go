@@ -69,7 +69,7 @@ type http1Conn struct {
 func (h *http1Conn) serve(ctx context.Context) {
 	for h.one(ctx) {
 	}
-	h.settle(errors.Is(h.down.SocketError(), syscall.EPIPE))
+	h.settle(h.refused())
 }
 
 // one serves one request; it reports whether another may follow.
@@ -83,6 +83,7 @@ func (h *http1Conn) one(ctx context.Context) bool {
 	}
 	x := h.x
 	x.begin()
+	x.sentBefore = h.down.Written()
 	start := h.watch.since.Load()
 	if err == nil {
 		err = x.req.Parse(h.in.Bytes()[:n])
@@ -142,7 +143,7 @@ func (h *http1Conn) readHead() (int, error) {
 			if h.carriesOn(err) {
 				continue
 			}
-			h.settle(errors.Is(err, io.EOF) && errors.Is(h.down.SocketError(), syscall.EPIPE))
+			h.settle(errors.Is(err, io.EOF) && h.refused())
 			if verdict(h.watch.verdict.Load()) == verdictSlow && h.in.Len() > 0 {
 				return 0, errHeadTimeout
 			}
@@ -167,9 +168,21 @@ var errHeadTimeout = errors.New("the request head did not arrive in time")
 // is about to wait.
 func (h *http1Conn) onParked() { h.settle(false) }
 
+// refused reports whether the client had closed the connection before anything
+// of the response reached it. To a socket that was closed the kernel answers
+// with a reset, which after the client's end is EPIPE; what its kernel has
+// acknowledged before, as the head of a response whose content was refused, it
+// had got.
+func (h *http1Conn) refused() bool {
+	if !errors.Is(h.down.SocketError(), syscall.EPIPE) {
+		return false
+	}
+	taken, err := h.down.Acknowledged()
+	return err != nil || h.x == nil || taken <= h.x.sentBefore
+}
+
 // settle finishes the record of the last exchange and gives its memory back,
-// if that has not been done. refused says that the client had closed the
-// connection before the response reached it: then it got no response.
+// if that has not been done. Who was refused got no response.
 //
 // The record waits for this because a client that gave up and closed its socket
 // looks like one that half-closed it, until the response is refused.

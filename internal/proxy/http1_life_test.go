@@ -112,6 +112,39 @@ func TestClientGivesUp(t *testing.T) {
 	}
 }
 
+// A client that takes the head and closes before the content comes has got the
+// head's code, also when earlier responses went over its connection.
+func TestClientLeavesAtHead(t *testing.T) {
+	left := make(chan struct{})
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, func(c *net.TCPConn) {
+		in := bufio.NewReader(c)
+		for _, text := range []string{"200 OK\r\nContent-Length: 0", "204 No Content", "404 Not Found\r\nContent-Length: 2"} {
+			if _, err := http.ReadRequest(in); err != nil {
+				return
+			}
+			io.WriteString(c, "HTTP/1.1 "+text+"\r\n\r\n")
+		}
+		select {
+		case <-left:
+			io.WriteString(c, "ok")
+		case <-t.Context().Done():
+		}
+	})), nil)
+	c := h.dial(t)
+	in := bufio.NewReader(c)
+	for range 3 {
+		io.WriteString(c, plainRequest)
+		if _, err := http.ReadResponse(in, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.Close() // its end is there when this returns
+	close(left)
+	if e := h.lastEntry(t, 3); e.Code != http.StatusNotFound {
+		t.Errorf("recorded as %d %s, want 404", e.Code, e.Flags)
+	}
+}
+
 // A request that was sent on and not answered ends with the route's timeout. On a
 // busy machine a short one is over before the request is sent on.
 func TestRouteTimeout(t *testing.T) {

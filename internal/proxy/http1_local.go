@@ -3,7 +3,6 @@ package proxy
 import (
 	"errors"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -111,7 +110,7 @@ const (
 // the sending side and reads on for a while, since closing at once would make
 // the kernel reset the connection and the client lose the response.
 func (h *http1Conn) linger() {
-	h.settle(errors.Is(h.down.SocketError(), syscall.EPIPE)) // what follows is no longer part of the request
+	h.settle(h.refused()) // what follows is no longer part of the request
 	tcp, ok := h.nc.(interface{ CloseWrite() error })
 	if !ok || tcp.CloseWrite() != nil {
 		return

@@ -33,6 +33,7 @@ type Stream struct {
 	wstep func(fd uintptr) bool
 	wout  []byte // still to be written
 	werr  error
+	wrote uint64 // by Write, so far
 
 	// Of the one look at the socket that runs.
 	probe  func(fd uintptr)
@@ -88,17 +89,24 @@ func (s *Stream) Close() error { return s.conn.Close() }
 // Write writes all of p. One goroutine may write while another reads.
 func (s *Stream) Write(p []byte) (int, error) {
 	if s.raw == nil {
-		return s.conn.Write(p)
+		n, err := s.conn.Write(p)
+		s.wrote += uint64(n)
+		return n, err
 	}
 	s.wout, s.werr = p, nil
 	err := s.raw.Write(s.wstep)
 	n := len(p) - len(s.wout)
+	s.wrote += uint64(n)
 	s.wout = nil
 	if err == nil {
 		err = s.werr
 	}
 	return n, err
 }
+
+// Written is how many bytes Write has handed to the kernel; what Exchange and
+// others wrote is not among them. It is the writer's to ask.
+func (s *Stream) Written() uint64 { return s.wrote }
 
 // onWritable is the callback of RawConn.Write: false waits until the socket is
 // writable.
@@ -304,6 +312,26 @@ func (s *Stream) Untouched() bool {
 func (s *Stream) onCheck(fd uintptr) {
 	_, errno := peek(fd, &s.first)
 	s.checked = errno == syscall.EAGAIN || errno == syscall.EINTR
+}
+
+// Acknowledged is how many bytes the peer's kernel has taken, whoever wrote them,
+// also after a reset; if the other end was connected by the peer. An error means
+// that this is not known.
+func (s *Stream) Acknowledged() (uint64, error) {
+	if s.raw == nil {
+		return 0, errors.ErrUnsupported
+	}
+	var info *unix.TCPInfo
+	var err error
+	if cerr := s.raw.Control(func(fd uintptr) {
+		info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+	}); cerr != nil {
+		return 0, cerr
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt", err)
+	}
+	return info.Bytes_acked, nil
 }
 
 // SocketError takes the pending error of the socket (SO_ERROR), or nil. After
