@@ -18,6 +18,28 @@ func spanFlag(flags *pflag.FlagSet, p *time.Duration, name string, value time.Du
 	flags.Var((*span)(p), name, usage)
 }
 
+// lengthFlag is spanFlag for what cannot be 0, which is refused and not taken for
+// the default.
+func lengthFlag(flags *pflag.FlagSet, p *time.Duration, name string, value time.Duration, usage string) {
+	*p = value
+	flags.Var(length{(*span)(p)}, name, usage)
+}
+
+// length is a span that is not 0.
+type length struct{ *span }
+
+// Set implements pflag.Value.
+func (l length) Set(text string) error {
+	d, err := parseSpan(text)
+	if err == nil && d == 0 {
+		err = errors.New("0 is no length of time; leave the flag out for the default")
+	}
+	if err == nil {
+		*l.span = span(d)
+	}
+	return err
+}
+
 // span is a length of time as a flag.
 type span time.Duration
 

@@ -43,6 +43,19 @@ func TestSpanFlag(t *testing.T) {
 	}
 }
 
+func TestLengthFlag(t *testing.T) {
+	flags := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	var got time.Duration
+	lengthFlag(flags, &got, "length", time.Minute, "")
+	for text, want := range map[string]string{"0": "1m", "0s": "1m", "ten": "1m", "2d": "2d", "-1s": "-1s"} {
+		got = time.Minute
+		err := flags.Parse([]string{"--length=" + text})
+		if f := flags.Lookup("length").Value; (err != nil) != (want == "1m") || f.String() != want || f.Type() != "duration" {
+			t.Errorf("%s: %v shown as %s, %v; want %s", text, got, f, err, want)
+		}
+	}
+}
+
 func TestSizeFlag(t *testing.T) {
 	for text, want := range map[string]struct {
 		value int64

@@ -29,10 +29,10 @@ func addressFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 func (c *cli) meshFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 	addressFlags(flags, cfg)
 	flags.StringVar(&cfg.ProxyBinary, "proxy-binary", "", "the vitrine-proxy to use (default: beside vitrine, then PATH)")
-	spanFlag(flags, &cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
-	spanFlag(flags, &cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
+	lengthFlag(flags, &cfg.ScrapeInterval, "scrape-interval", 5*time.Second, "how often every proxy is scraped")
+	lengthFlag(flags, &cfg.RetentionTime, "retention-time", 15*24*time.Hour, "how long metrics are kept")
 	sizeFlag(flags, &cfg.RetentionBytes, "retention-bytes", 2<<30, "how much of metrics is kept, as 512MB or 2GiB; -1 is no bound")
-	spanFlag(flags, &cfg.EvictAfter, "evict-after", 15*time.Minute, "when a proxy forgets a silent series; negative is never")
+	lengthFlag(flags, &cfg.EvictAfter, "evict-after", 15*time.Minute, "when a proxy forgets a silent series; negative is never")
 	flags.StringArrayVar(&cfg.RemoteWrite, "remote-write", nil, "URL that receives every sample (repeatable)")
 	flags.StringArrayVar(&cfg.RuleFiles, "rules", nil, "Prometheus rule file (repeatable)")
 	flags.StringVar(&cfg.QueryURL, "query-url", "", "external Prometheus-compatible server that answers queries instead of the embedded one")

@@ -82,6 +82,11 @@ func podOf(p *local.PodStatus, proxy ProxyState) Pod {
 		}
 		out.Containers = append(out.Containers, row)
 	}
+	if len(p.Status.Containers) == 0 { // no process of the pod has told of them yet, or since the last one died
+		for _, name := range p.Programs {
+			out.Containers = append(out.Containers, Container{Name: name, State: string(pod.Waiting)})
+		}
+	}
 	return out
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -183,5 +184,15 @@ func TestServiceOfSurvivesItsControlPlane(t *testing.T) {
 	m.readopt([]*pod.Bootstrap{{Set: set, Workload: mesh.Workload{Namespace: "default", Name: "api-1"}}})
 	if got := m.runs["default/api-1"]; got.Host != service.Host || got.Ports[0].Publish[0] != host {
 		t.Errorf("%+v, want %+v", got, service)
+	}
+}
+
+// TestSilentPod: of a pod whose process has died nobody tells how its containers
+// are, but how many there are is known.
+func TestSilentPod(t *testing.T) {
+	got := podOf(&local.PodStatus{Programs: []string{"web", "log"}, Status: pod.Status{Phase: pod.Running, Reason: pod.ReasonCrashLoop}}, ProxyState{})
+	want := []Container{{Name: "web", State: "Waiting"}, {Name: "log", State: "Waiting"}}
+	if !reflect.DeepEqual(got.Containers, want) {
+		t.Errorf("got %+v, want %+v", got.Containers, want)
 	}
 }

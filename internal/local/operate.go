@@ -17,6 +17,7 @@ import (
 type PodStatus struct {
 	Workload mesh.Workload // Ready is up to date
 	Status   pod.Status    // as told by the pod; its Containers are empty before that
+	Programs []string      // names of its containers but the init ones
 	ProxyPID int           // of its vitrine-proxy; 0 while there is none
 	Restarts int           // of its programs, those caused by the death of a proxy included
 	Crashes  int           // deaths of its proxy
@@ -36,8 +37,12 @@ func (s *Supervisor) Pods() []PodStatus {
 		st := p.status
 		st.Containers = slices.Clone(st.Containers)
 		st.Ready = w.Ready
+		programs := make([]string, 0, len(p.boot.Set.Containers))
+		for i := range p.boot.Set.Containers {
+			programs = append(programs, p.boot.Set.Containers[i].Name)
+		}
 		out = append(out, PodStatus{
-			Workload: w, Status: st, ProxyPID: p.pid,
+			Workload: w, Status: st, Programs: programs, ProxyPID: p.pid,
 			Restarts: p.restarts(), Crashes: p.crashes,
 			Stopping: p.isStopping(), Created: p.created, Template: p.boot.Template,
 		})

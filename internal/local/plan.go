@@ -186,7 +186,7 @@ func scaleParallel(set *mesh.WorkloadSet, pods []replica) decision {
 // record.
 func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) decision {
 	var d decision
-	active, succeeded, podFailures, failures := 0, 0, 0, 0
+	active, steady, succeeded, podFailures, failures := 0, 0, 0, 0, 0
 	var lastFailure time.Time
 	for _, p := range pods {
 		switch {
@@ -208,6 +208,9 @@ func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) 
 			}
 		case !p.stopping:
 			active++
+			if p.ready && p.steady {
+				steady++
+			}
 		}
 	}
 	completions := max(set.Completions, 1)
@@ -234,6 +237,7 @@ func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) 
 	for range want {
 		d.start = append(d.start, 0)
 	}
-	d.settled = succeeded >= completions && len(d.stop) == 0
+	// A Job may run for days: what it needs to run, runs.
+	d.settled = len(d.start)+len(d.stop) == 0 && (active == steady || succeeded >= completions)
 	return d
 }

@@ -143,6 +143,16 @@ func TestPlan(t *testing.T) {
 			[]replica{{key: "a", hash: "new", ended: true, succeeded: true}, {key: "b", hash: "new", ended: true, succeeded: true}},
 			decision{start: []int{0}},
 		},
+		"job runs, and may do so for long": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", ready: true, steady: true}},
+			decision{settled: true},
+		},
+		"job whose program may fail at once is not settled": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", ready: true}},
+			decision{},
+		},
 		"job is done": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 6},
 			[]replica{{key: "a", hash: "new", ended: true, succeeded: true}},

@@ -58,6 +58,7 @@ func callAsClients(t *testing.T, handler http.Handler) {
 		{"POST", "series", matched, `"__name__":"requests_total"`},
 		{"GET", "series?" + matched.Encode(), nil, `"pod":"p1"`},
 		{"GET", "metadata", nil, `"requests_total":[{"type":"counter"`},
+		{"GET", "metadata?limit=1&metric=requests_total", nil, `"unit":""`},
 		{"GET", "metadata?limit_per_metric=1&metric=requests_total", nil, `"help":"Requests."`},
 		{"GET", "targets/metadata?metric=requests_total", nil, `"type":"counter","help":"Requests."`},
 		{"GET", "format_query?query=sum(requests_total)by(pod)", nil, `sumby(pod)(requests_total)`},

@@ -16,6 +16,7 @@ import (
 func (s *Store) newHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/api/v1/", http.StripPrefix("/api/v1", s.newAPI()))
+	mux.HandleFunc("GET /api/v1/metadata", s.whenReady(s.serveMetadata))
 	mux.Handle("GET /metrics", promhttp.InstrumentMetricHandler(s.registry, promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{
 		Registry: s.registry, EnableOpenMetrics: true, EnableOpenMetricsTextCreatedSamples: true,
 	})))

@@ -169,16 +169,18 @@ var errHeadTimeout = errors.New("the request head did not arrive in time")
 func (h *http1Conn) onParked() { h.settle(false) }
 
 // refused reports whether the client had closed the connection before anything
-// of the response reached it. To a socket that was closed the kernel answers
-// with a reset, which after the client's end is EPIPE; what its kernel has
-// acknowledged before, as the head of a response whose content was refused, it
-// had got.
+// of the response reached it: to a socket that was closed the kernel answers with
+// a reset, which after the client's end is EPIPE.
 func (h *http1Conn) refused() bool {
-	if !errors.Is(h.down.SocketError(), syscall.EPIPE) {
-		return false
-	}
+	return errors.Is(h.down.SocketError(), syscall.EPIPE) && (h.x == nil || h.untaken())
+}
+
+// untaken reports whether nothing of the response has reached the client, now
+// that its socket has refused some of it. What came before its end its kernel has
+// acknowledged, be it only the head: that it had got.
+func (h *http1Conn) untaken() bool {
 	taken, err := h.down.Acknowledged()
-	return err != nil || h.x == nil || taken <= h.x.sentBefore
+	return err != nil || taken <= h.x.sentBefore
 }
 
 // settle finishes the record of the last exchange and gives its memory back,

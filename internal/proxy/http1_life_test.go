@@ -112,6 +112,31 @@ func TestClientGivesUp(t *testing.T) {
 	}
 }
 
+// A client that closes before the head comes has got nothing, though the kernel
+// takes the head from the proxy before the content is refused.
+func TestClientLeavesBeforeHead(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan struct{})
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, func(c *net.TCPConn) {
+		if _, err := http.ReadRequest(bufio.NewReader(c)); err != nil {
+			return
+		}
+		close(asked)
+		<-left
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+		for range 1000 {
+			io.WriteString(c, strings.Repeat("x", 1000))
+		}
+	})), nil)
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	await(t, asked)
+	c.Close()
+	close(left)
+	if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
+		t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)
+	}
+}
+
 // A client that takes the head and closes before the content comes has got the
 // head's code, also when earlier responses went over its connection.
 func TestClientLeavesAtHead(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 
 	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
@@ -217,7 +218,7 @@ func (h *http1Conn) sendAnswer(framing http1.Framing) error {
 	x.rec.BytesSent += uint64(sent)
 	x.answer.Skip(used)
 	if err != nil {
-		return errClientGone
+		return h.gone(err)
 	}
 	x.started = true
 	return nil
@@ -231,9 +232,18 @@ func (h *http1Conn) send(p []byte) error {
 		h.x.started = true
 	}
 	if err != nil {
-		return errClientGone
+		return h.gone(err)
 	}
 	return nil
+}
+
+// gone is errClientGone for the error of a write. The kernel took what was written
+// before, but that need not have reached the client.
+func (h *http1Conn) gone(err error) error {
+	if errors.Is(err, syscall.EPIPE) && h.untaken() {
+		h.x.started = false
+	}
+	return errClientGone
 }
 
 // complete ends an exchange whose response has begun. err is why it broke off.
