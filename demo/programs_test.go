@@ -70,7 +70,7 @@ func TestCurrency(t *testing.T) {
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	defer transport.CloseIdleConnections()
-	for path, answer := range map[string]string{"/rates/USD": `200 HTTP/2.0 {"rate":1.08}`, "/rates/XXX": `404 HTTP/2.0 {"error":"no such currency"}`} {
+	for path, answer := range map[string]string{"/rates/USD": `200 HTTP/2.0 {"rate":1.08}`, "/rates/ZZZ": `404 HTTP/2.0 {"error":"no such currency"}`} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+p.addr+path, nil)
 		if err != nil {
 			t.Fatal(err)

@@ -76,7 +76,7 @@ func start(ctx context.Context, dir, name, addr, core string, argv ...string) (*
 			text, _ := os.ReadFile(log)
 			return nil, fmt.Errorf("%s does not listen on %s: %w\n%s", name, addr, err, text)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // peers of five kinds have only this in common: one day they accept
 	}
 }
 

@@ -76,7 +76,7 @@ func newResults(s settings, proxies []*proc) *results {
 
 // idleMemory is taken first, before any load.
 func (r *results) idleMemory(_ context.Context) error {
-	time.Sleep(2 * time.Second)
+	time.Sleep(2 * time.Second) // what a server still does after its start is not idle; nothing tells its end
 	for i, p := range r.proxies {
 		mib, err := pssMiB(p.pid())
 		if err != nil {

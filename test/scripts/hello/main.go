@@ -120,7 +120,7 @@ func poll(url, port string) {
 				failed.Add(1)
 				last.Store(err.Error())
 			}
-			time.Sleep(3 * time.Millisecond)
+			time.Sleep(3 * time.Millisecond) // the pace of a caller, no wait for anything
 		}
 	}()
 	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
