@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -33,19 +32,24 @@ type narrator struct {
 	tail func(pod string) string // last lines of a pod's programs, may be ""
 	mute bool                    // no more counts, only what goes wrong
 
-	all   int                  // workloads at the last time
-	said  map[int]bool         // how many of these were said to be ready
-	last  int                  // that number, if it was the last thing said; else -1
-	again bool                 // a pod has recovered: what was said before it failed may be said again
-	since map[string]time.Time // by pod: when it was first seen not to be ready
-	told  map[string]string    // by pod: the reason told last
-	fine  map[string]time.Time // by pod of which a reason was told: since when all is well
-	moved time.Time            // when more workloads were ready than ever before
-	most  int                  // that were ready at one time
+	all   int                // workloads at the last time
+	said  map[int]bool       // how many of these were said to be ready
+	last  int                // that number, if it was the last thing said; else -1
+	again bool               // a pod has recovered: what was said before it failed may be said again
+	pods  map[string]podNews // of those that are there
+	moved time.Time          // when more workloads were ready than ever before
+	most  int                // that were ready at one time
 }
 
 func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
-	return &narrator{out: out, tail: tail, since: map[string]time.Time{}, told: map[string]string{}, fine: map[string]time.Time{}, moved: time.Now()}
+	return &narrator{out: out, tail: tail, moved: time.Now()}
+}
+
+// podNews is what a narrator remembers of a pod.
+type podNews struct {
+	since time.Time // when it was first seen not to be ready; zero if it is
+	told  string    // the reason told last; "" is none
+	fine  time.Time // since when all is well although a reason was told; zero if it is not
 }
 
 // tell says what is new.
@@ -58,57 +62,51 @@ func (n *narrator) tell(pods []Pod) {
 		n.most, n.moved = ready, now
 	}
 	n.tellCount(ready, all)
-	n.forget(pods)
+	before := n.pods
+	n.pods = make(map[string]podNews, len(pods)) // a pod of the name of one that is gone is another
 	for i := range pods {
 		p := &pods[i]
 		key := p.Namespace + "/" + p.Name
-		if p.fine() || p.Status == pod.ReasonTerminating {
-			delete(n.since, key)
-			n.recovers(key, now)
-			continue
-		}
-		delete(n.fine, key)
-		if n.since[key].IsZero() {
-			n.since[key] = now
-		}
-		reason := "on its way"
-		switch {
-		case p.failing():
-			reason = p.Status
-		case now.Sub(n.since[key]) < patience:
-			continue
-		}
-		if n.told[key] == reason {
-			continue
-		}
-		n.told[key], n.last = reason, -1
-		fmt.Fprintln(n.out, n.describe(p))
+		n.pods[key] = n.tellPod(p, before[key], now)
 	}
 }
 
-// forget drops what is known of pods that are gone: one of the same name is another.
-func (n *narrator) forget(pods []Pod) {
-	present := map[string]bool{}
-	for i := range pods {
-		present[pods[i].Namespace+"/"+pods[i].Name] = true
+// tellPod says what is new of a pod, and returns what there is to remember.
+func (n *narrator) tellPod(p *Pod, was podNews, now time.Time) podNews {
+	if p.fine() || p.Status == pod.ReasonTerminating {
+		was.since = time.Time{}
+		return n.recovers(was, now)
 	}
-	maps.DeleteFunc(n.since, func(key string, _ time.Time) bool { return !present[key] })
-	maps.DeleteFunc(n.told, func(key string, _ string) bool { return !present[key] })
-	maps.DeleteFunc(n.fine, func(key string, _ time.Time) bool { return !present[key] })
+	was.fine = time.Time{}
+	if was.since.IsZero() {
+		was.since = now
+	}
+	reason := "on its way"
+	switch {
+	case p.failing():
+		reason = p.Status
+	case now.Sub(was.since) < patience:
+		return was
+	}
+	if was.told != reason {
+		was.told, n.last = reason, -1
+		fmt.Fprintln(n.out, n.describe(p))
+	}
+	return was
 }
 
 // recovers forgets what was said of a pod that has been fine for a while: should it
 // fail again, that is news, as is that all are ready now.
-func (n *narrator) recovers(key string, now time.Time) {
-	switch since, ok := n.fine[key]; {
-	case n.told[key] == "":
-	case !ok:
-		n.fine[key] = now
-	case now.Sub(since) >= patience:
-		delete(n.told, key)
-		delete(n.fine, key)
+func (n *narrator) recovers(was podNews, now time.Time) podNews {
+	switch {
+	case was.told == "":
+	case was.fine.IsZero():
+		was.fine = now
+	case now.Sub(was.fine) >= patience:
 		n.again = true
+		return podNews{}
 	}
+	return was
 }
 
 // tellCount says how many workloads are ready of those that are to be, each state

@@ -63,8 +63,8 @@ func TestNarratorForgets(t *testing.T) {
 			}
 			n.tell(nil)
 		}
-		if len(n.since)+len(n.told)+len(n.fine) > 0 {
-			t.Errorf("kept of a pod that is gone: %v, %v, %v", n.since, n.told, n.fine)
+		if len(n.pods) > 0 {
+			t.Errorf("kept of a pod that is gone: %v", n.pods)
 		}
 	})
 }
