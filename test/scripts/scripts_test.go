@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,7 +99,11 @@ up|run|demo) exec %[2]s%[3]s "$sub" --run-dir "$run" --data-dir "$data" --promet
 *) exec %[2]s%[3]s "$sub" --run-dir "$run" "$@" ;;
 esac
 `, dir, prefix, bins.Path("vitrine"))
+	// A child that another story starts meanwhile would inherit the open file, and
+	// to run what somebody has open for writing fails (ETXTBSY, golang/go#22315).
+	syscall.ForkLock.RLock()
 	err = errors.Join(err, os.WriteFile(filepath.Join(bin, "vitrine"), []byte(wrapper), 0o755))
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return err
 	}
