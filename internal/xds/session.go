@@ -223,10 +223,10 @@ func (s *session) settle() error {
 	}
 	c.tried = true
 	var last error
-	for _, r := range s.pending {
-		err := errors.Join(r.err, refused)
+	answers := make([]*envoy.DeltaDiscoveryRequest, len(s.pending))
+	for i, r := range s.pending {
 		m := &envoy.DeltaDiscoveryRequest{TypeURL: r.typeURL, ResponseNonce: r.nonce}
-		if err != nil {
+		if err := errors.Join(r.err, refused); err != nil {
 			last = err
 			code := int32(RefusedWhole)
 			if r.err != nil {
@@ -234,9 +234,7 @@ func (s *session) settle() error {
 			}
 			m.ErrorDetail = &envoy.Status{Code: code, Message: cut(err.Error())}
 		}
-		if err := s.stream.send(m); err != nil {
-			return err
-		}
+		answers[i] = m
 	}
 	s.pending = nil
 	if last != nil {
@@ -244,12 +242,19 @@ func (s *session) settle() error {
 	} else {
 		last = c.store.refused() // by an earlier response, and still missing
 	}
+	// Before the answers: who reads of a refusal at the control plane finds it
+	// here too.
 	c.note(func(st *ClientStatus) {
 		st.LastError = ""
 		if last != nil {
 			st.LastError = last.Error()
 		}
 	})
+	for _, m := range answers {
+		if err := s.stream.send(m); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
