@@ -11,9 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -65,7 +67,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // this is a main function, too
 }
 
+// ordinarySignals gives the programs that tests start the dispositions of signals
+// that they expect, whatever started the tests: nohup and a script's background
+// job leave SIGHUP or SIGINT ignored, which all that is started from there inherits
+// unless somebody on the way handles them.
+func ordinarySignals() {
+	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+		if signal.Ignored(sig) {
+			signal.Notify(make(chan os.Signal, 1), sig) // nobody listens: ignored as before
+		}
+	}
+}
+
 func buildAndRun(m *testing.M) (int, error) {
+	ordinarySignals()
 	binaries.dir = os.Getenv(binariesEnv)
 	if binaries.dir == "" {
 		dir, err := os.MkdirTemp("", "vt")
