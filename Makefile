@@ -35,15 +35,25 @@ build: prereqs ## build bin/vitrine, bin/vitrine-proxy and the demo's programs
 demo: build ## run the demo shop until Ctrl-C (DURATION=60s ends by itself)
 	@bin/vitrine demo $(if $(DURATION),--duration $(DURATION))
 
+# One package at a time: the end-to-end packages start whole meshes and load. Never from the
+# cache, which does not know that tests build and run programs of ours.
+define run_tests
+@go test -p 1 -count=1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
+grep -E '^(ok|FAIL|panic:|--- FAIL|[[:space:]]+--- FAIL)' $(LOG) || true; \
+if [ $$code -ne 0 ]; then echo "----- failing output (whole log: $(LOG))"; awk '/^=== RUN/{buf=""} {buf=buf $$0 "\n"} /^[[:space:]]*--- FAIL/{printf "%s", buf; buf=""} /^(FAIL|panic:)/{print}' $(LOG) | tail -n 200; exit $$code; fi; \
+if grep -E '^[[:space:]]*--- SKIP' $(LOG); then echo "a test was skipped: it would read as passed, so this run failed"; exit 1; fi; \
+echo "$$(grep -cE '^[[:space:]]*--- PASS' $(LOG)) passed, 0 failed"
+endef
+
 .PHONY: test
 test: prereqs build ## run every test; namespace tests run for real, a skipped test is a failure
-	@# One package at a time: the end-to-end packages start whole meshes and load. Never from
-	@# the cache, which does not know that tests build and run programs of ours.
-	@go test -p 1 -count=1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
-	grep -E '^(ok|FAIL|panic:|--- FAIL|[[:space:]]+--- FAIL)' $(LOG) || true; \
-	if [ $$code -ne 0 ]; then echo "----- failing output (whole log: $(LOG))"; awk '/^=== RUN/{buf=""} {buf=buf $$0 "\n"} /^[[:space:]]*--- FAIL/{printf "%s", buf; buf=""} /^(FAIL|panic:)/{print}' $(LOG) | tail -n 200; exit $$code; fi; \
-	if grep -E '^[[:space:]]*--- SKIP' $(LOG); then echo "a test was skipped: it would read as passed, so this run failed"; exit 1; fi; \
-	echo "$$(grep -cE '^[[:space:]]*--- PASS' $(LOG)) passed, 0 failed"
+	$(run_tests)
+
+.PHONY: shake
+shake: export GOFLAGS := -overlay=$(CURDIR)/.shake/overlay.json
+shake: prereqs ## every test with pauses after system calls and a random scheduler: finds what passes by luck
+	@GOFLAGS= go run ./test/shake -dir .shake >/dev/null
+	$(run_tests)
 
 .PHONY: check
 check: prereqs $(TOOLS)/staticcheck ## the inner loop: format, vet, staticcheck, layers, linked dependencies
@@ -95,4 +105,4 @@ $(TOOLS)/staticcheck: tools/go.mod tools/go.sum
 
 .PHONY: clean
 clean: ## remove what the targets made
-	@rm -rf bin .tools dist
+	@rm -rf bin .tools .shake dist
