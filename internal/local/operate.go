@@ -62,7 +62,12 @@ func (s *Supervisor) Prepare(set mesh.WorkloadSet) (w mesh.Workload, bootstrap s
 		s.mu.Unlock()
 		return w, "", errors.New("the mesh is going down")
 	}
-	p, err := s.create(&set, templateHash(&set, ""), "", 0)
+	var p *keptPod
+	hash := templateHash(&set, "")
+	name, err := s.freeName(&set, hash, 0)
+	if err == nil {
+		p, err = s.create(&set, name, hash, "", 0)
+	}
 	s.wake()
 	s.mu.Unlock()
 	if err != nil {
@@ -109,6 +114,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 		if w := s.sets[k]; w != nil {
 			w.restartedAt = time.Now().UTC().Format("2006-01-02T15:04:05.000000000Z")
 			w.hash = templateHash(&w.set, w.restartedAt)
+			w.trouble = trouble{}
 		}
 		for _, p := range s.pods {
 			if keyOf(&p.boot.Set) == k && !p.isStopping() {

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -92,11 +91,14 @@ type setKey struct {
 
 func keyOf(s *mesh.WorkloadSet) setKey { return setKey{s.Kind, s.Namespace, s.Name} }
 
+func (k setKey) String() string { return string(k.kind) + " " + k.namespace + "/" + k.name }
+
 // wanted is a set that was applied.
 type wanted struct {
 	set         mesh.WorkloadSet
 	restartedAt string
 	hash        string
+	trouble     trouble // of making a pod for it; zero if the last try went well
 }
 
 // New checks the options. Nothing runs before Run.
@@ -246,15 +248,10 @@ func (s *Supervisor) reconcile(ctx context.Context) time.Duration {
 		for _, key := range d.giveUp {
 			s.pods[key].giveUp()
 		}
-		for _, ordinal := range d.start {
-			if _, err := s.create(&w.set, w.hash, w.restartedAt, ordinal); err != nil {
-				s.o.Log.ErrorContext(ctx, "pod cannot be made", "set", w.set.Namespace+"/"+w.set.Name, "error", err)
-				d.again = time.Second
-				break
+		for _, wait := range []time.Duration{d.again, s.makePods(ctx, w, d.start, now)} {
+			if wait > 0 {
+				again = min(again, wait)
 			}
-		}
-		if d.again > 0 {
-			again = min(again, d.again)
 		}
 	}
 	return again
@@ -292,60 +289,6 @@ func (s *Supervisor) Settled() bool {
 		}
 	}
 	return true
-}
-
-// create makes a new pod: name, addresses, directories, bootstrap file. Run
-// starts it. s.mu is held.
-func (s *Supervisor) create(set *mesh.WorkloadSet, hash, restartedAt string, ordinal int) (*keptPod, error) {
-	name := podName(set, hash, ordinal)
-	for s.pods[set.Namespace+"/"+name] != nil {
-		if set.Kind == mesh.KindStatefulSet {
-			return nil, fmt.Errorf("pod %s/%s exists already", set.Namespace, name)
-		}
-		name = podName(set, hash, ordinal)
-	}
-	ports, err := portsOf(set)
-	if err != nil {
-		return nil, err
-	}
-	key := set.Namespace + "/" + name
-	index, err := s.o.Index(key)
-	if err != nil {
-		return nil, fmt.Errorf("address of %s: %w", key, err)
-	}
-	w := mesh.Workload{
-		Name: name, Namespace: set.Namespace, Owner: set.Name, OwnerKind: set.Kind,
-		ServiceAccount: set.ServiceAccount, Cluster: mesh.DefaultCluster,
-		Labels: labelsOf(set, name, hash, ordinal),
-		IP:     mesh.IP(s.o.Net, index), CaseIP: mesh.CaseIP4(index),
-		Ports: ports,
-	}
-	if s.ipv6 {
-		w.CaseIP6 = mesh.CaseIP6(index)
-	}
-	boot := &pod.Bootstrap{
-		Workload: w, Set: *set, Template: hash, RestartedAt: restartedAt, Net: s.o.Net, Created: time.Now(),
-		XDSSocket: s.o.XDSSocket, ControlSocket: s.o.ControlSocket,
-		RunDir:     s.runDir(key),
-		StateDir:   filepath.Join(s.o.DataDir, "pods", key),
-		LogDir:     filepath.Join(s.o.DataDir, "logs", key),
-		Foreground: set.Kind == mesh.KindProgram,
-		AccessLog:  s.o.AccessLog,
-		EvictAfter: s.o.EvictAfter,
-	}
-	if _, err := boot.Write(); err != nil {
-		s.o.Release(key)
-		return nil, errors.Join(err, os.RemoveAll(boot.RunDir))
-	}
-	// What an earlier pod of this name wrote is none of its lines.
-	if err := os.RemoveAll(boot.LogDir); err != nil {
-		s.o.Log.Warn("log of an earlier pod is continued", "pod", key, "error", err)
-	}
-	p := newKeptPod(boot, ordinal)
-	s.pods[key] = p
-	s.launched = append(s.launched, p)
-	s.changed(p)
-	return p, nil
 }
 
 func (s *Supervisor) runDir(key string) string { return filepath.Join(s.o.RunDir, "pods", key) }
