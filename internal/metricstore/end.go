@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"time"
 
@@ -20,8 +21,8 @@ import (
 func (s *Store) EndSeries() { s.ends.Store(true) }
 
 // endSeries writes a staleness marker for each series that an instant query would
-// show. Nothing else is appended any more.
-func (s *Store) endSeries(ctx context.Context) (err error) {
+// show, and returns how many. Nothing else is appended any more.
+func (s *Store) endSeries(ctx context.Context) (ended int, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("mark series as ended: %w", err)
@@ -31,7 +32,7 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 	// Without an end: a clock that was set back leaves samples of a later time.
 	q, err := s.db.Querier(now.Add(-lookbackDelta).UnixMilli(), math.MaxInt64)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { err = errors.Join(err, q.Close()) }()
 	app := s.writable.AppenderV2(ctx)
@@ -47,58 +48,84 @@ func (s *Store) endSeries(ctx context.Context) (err error) {
 		at := max(now.UnixMilli(), last+1)
 		_, err := app.Append(0, series.Labels(), 0, at, math.Float64frombits(value.StaleNaN), nil, nil, storage.AppendV2Options{})
 		if err != nil && !overtaken(err) {
-			return errors.Join(err, app.Rollback())
+			return 0, errors.Join(err, app.Rollback())
+		}
+		if err == nil {
+			ended++
 		}
 	}
 	if err := set.Err(); err != nil {
-		return errors.Join(err, app.Rollback())
+		return 0, errors.Join(err, app.Rollback())
 	}
-	return app.Commit()
+	return ended, app.Commit()
+}
+
+// finish appends what is to be the last and waits until remote write has read it:
+// closing sends on what was read, and drops what was not.
+func (s *Store) finish(ctx context.Context) {
+	before := s.remoteRecords()
+	ended := 0
+	if s.ends.Load() {
+		var err error
+		if ended, err = s.endSeries(ctx); err != nil { // a full disk: nothing that its owner must be told now
+			s.opts.Log.Warn("series stay open", "error", err)
+		}
+	}
+	if len(s.opts.RemoteWrite) > 0 {
+		s.awaitRemote(before, ended > 0)
+	}
 }
 
 // Times of awaitRemote.
 const (
 	remoteQuiet = 250 * time.Millisecond // without another record read, all were
-	remoteWait  = 3 * time.Second
+	remoteWait  = 5 * time.Second
 )
 
-// awaitRemote waits until remote write has read what was appended last; closing
-// sends on what was read, and drops what was not.
-func (s *Store) awaitRemote() {
-	if len(s.opts.RemoteWrite) == 0 {
-		return
-	}
+// awaitRemote waits until each remote write has read another record than before, if
+// there is one, and then no more. Its log is read by others at their own pace, and
+// who reads it tells only how many records it has read.
+func (s *Store) awaitRemote(before map[string]float64, more bool) {
 	s.remote.Notify()
 	tick := time.NewTicker(remoteQuiet / 10)
 	defer tick.Stop()
 	began := time.Now()
-	read, since := s.remoteRecords(), began
+	read, since := before, began
 	for now := range tick.C {
-		if n := s.remoteRecords(); n != read {
+		if n := s.remoteRecords(); !maps.Equal(n, read) {
 			read, since = n, now
 		}
-		if now.Sub(since) > remoteQuiet || now.Sub(began) > remoteWait {
+		behind := false
+		for consumer, n := range read {
+			behind = behind || more && n <= before[consumer]
+		}
+		if !behind && now.Sub(since) > remoteQuiet || now.Sub(began) > remoteWait {
 			return
 		}
 	}
 }
 
-// remoteRecords is how many records of the write-ahead log were read for remote
-// write.
-func (s *Store) remoteRecords() float64 {
+// remoteRecords is how many records of the write-ahead log each remote write has
+// read.
+func (s *Store) remoteRecords() map[string]float64 {
+	read := map[string]float64{}
 	families, err := s.registry.Gather()
 	if err != nil {
-		return 0 // of a collector of ours: nothing changes, and waiting ends
+		return read // of a collector of ours: nothing changes, and waiting ends
 	}
-	sum := 0.0
 	for _, f := range families {
-		if f.GetName() == "prometheus_wal_watcher_records_read_total" {
-			for _, m := range f.GetMetric() {
-				sum += m.GetCounter().GetValue()
+		if f.GetName() != "prometheus_wal_watcher_records_read_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "consumer" {
+					read[l.GetValue()] += m.GetCounter().GetValue()
+				}
 			}
 		}
 	}
-	return sum
+	return read
 }
 
 // lastSample is the time of a series' last sample, and whether it is none that

@@ -153,12 +153,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.rules.Stop()
 	s.state.Store(stateEnded)
 	wg.Wait() // forwardTargets stops the scraper
-	if s.ends.Load() {
-		if err := s.endSeries(context.WithoutCancel(ctx)); err != nil { // a full disk: nothing that its owner must be told now
-			s.opts.Log.Warn("series stay open", "error", err)
-		}
-	}
-	s.awaitRemote()
+	s.finish(context.WithoutCancel(ctx))
 	if err := errors.Join(scrapeErr, rulesErr, s.Close()); err != nil {
 		return fmt.Errorf("run metric store: %w", err)
 	}
