@@ -103,14 +103,12 @@ func (o *overlay) change(source string, edit func(string) string) error {
 	return o.put(source, changed)
 }
 
-// pauseSource is added to package syscall. The state is updated without
+// pauseSource is added to package syscall. It pauses in the kernel, since time.Sleep
+// would move the clock of a synctest bubble. The state is updated without
 // synchronization: what a race makes of it is as random.
 const pauseSource = `package syscall
 
-import _ "unsafe"
-
-//go:linkname shakeSleep time.Sleep
-func shakeSleep(ns int64)
+import "unsafe"
 
 var shakeState uint64
 
@@ -122,7 +120,8 @@ func ShakePause() {
 	s := shakeState*6364136223846793005 + 1442695040888963407
 	shakeState = s
 	if s>>33%%%d == 0 {
-		shakeSleep(int64(s>>20%%%d+50) * 1000)
+		pause := Timespec{Nsec: int64(s>>20%%%d+50) * 1000}
+		Syscall(SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
 	}
 }
 `
