@@ -42,6 +42,7 @@ func (s *setObject) container(c *corev1.Container, volumes map[string]volume, na
 	}
 	s.ports(c, &out, path)
 	out.Files, out.Dirs = s.mounts(c, volumes, path)
+	s.mounted = append(s.mounted, mounted{c, path, out.Mounts()})
 	if probed {
 		out.Liveness = s.o.probe(c.LivenessProbe, c, env, "liveness", path+".livenessProbe")
 		out.Readiness = s.o.probe(c.ReadinessProbe, c, env, "readiness", path+".readinessProbe")

@@ -246,3 +246,55 @@ func (s *setObject) mountFiles(files []mesh.File, target, subPath, at string) []
 	}
 	return out
 }
+
+// mounted is what one container of the pod mounts.
+type mounted struct {
+	c      *corev1.Container
+	path   string
+	mounts []mesh.Mount
+}
+
+// has reports whether the container itself mounts something at target.
+func (m *mounted) has(target string) bool {
+	return slices.ContainsFunc(m.mounts, func(o mesh.Mount) bool { return o.Path == target })
+}
+
+// checkMounts reports what containers of the pod mount over each other. In a
+// cluster each has its own mounts; here they are the case's.
+func (s *setObject) checkMounts() {
+	for i := range s.mounted {
+		for j := range s.mounted[:i] {
+			s.checkMountsOf(&s.mounted[j], &s.mounted[i])
+		}
+	}
+}
+
+// checkMountsOf reports at the mounts of b.
+func (s *setObject) checkMountsOf(a, b *mounted) {
+	const remedy = "mount one of them at another path: the containers of a pod share one file system here"
+	for i := range a.mounts {
+		for j := range b.mounts {
+			ma, mb := &a.mounts[i], &b.mounts[j]
+			problem := ""
+			switch {
+			case ma.Path == mb.Path:
+				if ma.Hides(mb) {
+					problem = fmt.Sprintf("containers %s and %s of one pod mount different content at %s", a.c.Name, b.c.Name, mb.Path)
+				}
+			case ma.Hides(mb) && !b.has(ma.Path):
+				problem = fmt.Sprintf("what container %s mounts at %s hides what container %s mounts at %s", a.c.Name, ma.Path, b.c.Name, mb.Path)
+			case mb.Hides(ma) && !a.has(mb.Path):
+				problem = fmt.Sprintf("what container %s mounts at %s hides what container %s mounts at %s", b.c.Name, mb.Path, a.c.Name, ma.Path)
+			}
+			if problem != "" {
+				s.o.problem(b.field(mb.Path), problem, remedy)
+			}
+		}
+	}
+}
+
+// field is where the file says that the container mounts something at target.
+func (m *mounted) field(target string) string {
+	i := slices.IndexFunc(m.c.VolumeMounts, func(v corev1.VolumeMount) bool { return path.Clean(v.MountPath) == target })
+	return index(m.path+".volumeMounts", i) + ".mountPath"
+}

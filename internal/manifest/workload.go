@@ -32,6 +32,7 @@ type setObject struct {
 	claims   []corev1.PersistentVolumeClaim
 	set      mesh.WorkloadSet
 	declared map[transportPort]*object // Service that said what a port speaks
+	mounted  []mounted                 // by container, in the order of the file
 }
 
 // convertSet makes a WorkloadSet of o if it owns replicas.
@@ -229,6 +230,7 @@ func (s *setObject) pod() {
 		}
 	}
 	s.checkPorts()
+	s.checkMounts()
 }
 
 func (s *setObject) serviceAccount() {

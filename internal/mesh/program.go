@@ -96,7 +96,8 @@ type ContainerPort struct {
 	Protocol Protocol
 }
 
-// File is a file that is visible to the program at Path, and nowhere else.
+// File is a file that is visible to the programs of the replica at Path, and
+// nowhere else. All its containers see it: they share one file system.
 type File struct {
 	Path string // absolute, inside the case
 	Data []byte
@@ -111,8 +112,8 @@ type File struct {
 }
 
 // Dir is a writable directory, empty when the replica is made, that is visible
-// to the program at Path. Containers of one replica that name the same Volume
-// share it.
+// to the programs of the replica at Path. Dirs that name the same Volume are one
+// directory.
 type Dir struct {
 	Path   string // absolute, inside the case
 	Volume string

@@ -27,24 +27,23 @@ func caseConfig(b *pod.Bootstrap) intercept.Config {
 	if !b.Foreground {
 		cfg.Hostname = w.Name
 	}
-	seen, dirs := map[string]bool{}, map[string]bool{}
+	seen := map[string]bool{}
 	for _, list := range [][]mesh.Container{b.Set.InitContainers, b.Set.Containers} {
 		for i := range list {
-			for _, f := range list[i].Files {
-				if seen[f.Path] {
+			for _, m := range list[i].Mounts() {
+				if seen[m.Path] {
 					continue // the same for all containers: Validate checked it
 				}
-				seen[f.Path] = true
-				data := f.Data
-				if f.FieldPath != "" {
-					data = []byte(b.Field(f.FieldPath))
+				seen[m.Path] = true
+				for _, f := range m.Files {
+					data := f.Data
+					if f.FieldPath != "" {
+						data = []byte(b.Field(f.FieldPath))
+					}
+					cfg.Files = append(cfg.Files, intercept.File{Path: f.Path, Data: data, Mode: fs.FileMode(f.Mode).Perm(), Mount: f.Mount})
 				}
-				cfg.Files = append(cfg.Files, intercept.File{Path: f.Path, Data: data, Mode: fs.FileMode(f.Mode).Perm(), Mount: f.Mount})
-			}
-			for _, d := range list[i].Dirs {
-				if !dirs[d.Path] {
-					dirs[d.Path] = true
-					cfg.Dirs = append(cfg.Dirs, intercept.Dir{Path: d.Path, Volume: d.Volume})
+				if m.Volume != "" {
+					cfg.Dirs = append(cfg.Dirs, intercept.Dir{Path: m.Path, Volume: m.Volume})
 				}
 			}
 		}

@@ -119,7 +119,7 @@ func validateContainers(set *mesh.WorkloadSet) []error {
 		}
 	}
 	names := map[string]bool{ProxyContainer: true}
-	files := map[string]mesh.File{}
+	mounts := map[string]mesh.Mount{}
 	for _, c := range append(append([]mesh.Container{}, set.InitContainers...), set.Containers...) {
 		if c.Name == "" || strings.ContainsAny(c.Name, "/\x00") || c.Name == "." || c.Name == ".." {
 			errs = append(errs, fmt.Errorf("container name %q cannot be a file name", c.Name))
@@ -134,11 +134,11 @@ func validateContainers(set *mesh.WorkloadSet) []error {
 		if c.Dir != "" && !filepath.IsAbs(c.Dir) {
 			errs = append(errs, fmt.Errorf("container %s: working directory %q must be an absolute path", c.Name, c.Dir))
 		}
-		for _, f := range c.Files {
-			if old, ok := files[f.Path]; ok && (!bytes.Equal(old.Data, f.Data) || old.Mode != f.Mode || old.Mount != f.Mount) {
-				errs = append(errs, fmt.Errorf("container %s: file %s differs between containers, which share one case: use different paths", c.Name, f.Path))
+		for _, m := range c.Mounts() {
+			if old, ok := mounts[m.Path]; ok && old.Hides(&m) {
+				errs = append(errs, fmt.Errorf("container %s: what is mounted at %s differs between containers, which share one case: use different paths", c.Name, m.Path))
 			}
-			files[f.Path] = f
+			mounts[m.Path] = m
 		}
 		for kind, p := range map[string]*mesh.Probe{"liveness": c.Liveness, "readiness": c.Readiness, "startup": c.Startup} {
 			if p != nil && p.HTTP == nil && p.TCP == nil && p.GRPC == nil && len(p.Exec) == 0 {

@@ -122,3 +122,40 @@ func TestFailedInitFailsPod(t *testing.T) {
 		}
 	})
 }
+
+// TestMountsDifferBetweenContainers: one case cannot show each of them its own.
+func TestMountsDifferBetweenContainers(t *testing.T) {
+	file := func(data string) mesh.Container {
+		return mesh.Container{Files: []mesh.File{{Path: "/m/f", Data: []byte(data), Mode: 0o644, Mount: "/m"}}}
+	}
+	more := file("one")
+	more.Files = append(more.Files, mesh.File{Path: "/m/g", Mode: 0o644, Mount: "/m"})
+	dir := func(volume string) mesh.Container {
+		return mesh.Container{Dirs: []mesh.Dir{{Path: "/m", Volume: volume}}}
+	}
+	field := func(path string) mesh.Container {
+		return mesh.Container{Files: []mesh.File{{Path: "/m", FieldPath: path, Mode: 0o644}}}
+	}
+	for _, tt := range []struct {
+		name string
+		a, b mesh.Container
+		ok   bool
+	}{
+		{"the same files", file("one"), file("one"), true},
+		{"the same directory", dir("v"), dir("v"), true},
+		{"the same field", field("metadata.name"), field("metadata.name"), true},
+		{"other content", file("one"), file("two"), false},
+		{"a file more", file("one"), more, false},
+		{"two directories", dir("v"), dir("w"), false},
+		{"files and a directory", file("one"), dir("v"), false},
+		{"two fields", field("metadata.name"), field("metadata.namespace"), false},
+		{"a file and a directory", field("metadata.name"), file("one"), false},
+	} {
+		a, b := tt.a, tt.b
+		a.Name, a.Args, b.Name, b.Args = "a", []string{"a"}, "b", []string{"b"}
+		err := bootstrap(mesh.RestartAlways, a, b).Validate()
+		if tt.ok && err != nil || !tt.ok && (err == nil || !strings.Contains(err.Error(), "container b: what is mounted at /m differs between containers")) {
+			t.Errorf("%s: %v", tt.name, err)
+		}
+	}
+}
