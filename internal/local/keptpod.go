@@ -114,7 +114,7 @@ func (p *keptPod) setEnded(final *pod.Status) {
 // setAbandoned keeps what is known of a pod that giveUp has ended as that of one
 // that failed.
 func (p *keptPod) setAbandoned(last *pod.Status) {
-	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: its pods failed or were restarted more often than backoffLimit ("+
+	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: its pods failed, or their programs were restarted, more often than backoffLimit ("+
 		strconv.Itoa(p.boot.Set.BackoffLimit)+") allows")
 }
 

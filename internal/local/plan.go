@@ -181,53 +181,55 @@ func scaleParallel(set *mesh.WorkloadSet, pods []replica) decision {
 	return d
 }
 
-// planJob runs up to Replicas pods at a time until Completions of them
-// succeeded or more than BackoffLimit failures happened. Ended pods stay as a
-// record.
+// planJob runs up to Replicas pods at a time until Completions of them succeeded or
+// the Job has failed. With no Replicas it is suspended: nothing runs, and nothing is
+// missing. Ended pods stay as a record.
 func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) decision {
 	var d decision
-	active, steady, succeeded, podFailures, failures := 0, 0, 0, 0, 0
+	var active []replica
+	steady, succeeded, failed, restarts, stopping := 0, 0, 0, 0, false
 	var lastFailure time.Time
 	for _, p := range pods {
+		stopping = stopping || p.stopping
 		switch {
 		case p.hash != hash && !p.stopping:
 			d.stop = append(d.stop, p.key)
 			continue
 		case p.hash != hash:
 			continue
-		}
-		failures += p.restarts
-		switch {
 		case p.ended && p.succeeded:
 			succeeded++
+			continue
 		case p.ended:
-			failures++
-			podFailures++
+			failed++
 			if p.finished.After(lastFailure) {
 				lastFailure = p.finished
 			}
 		case !p.stopping:
-			active++
+			active = append(active, p)
 			if p.ready && p.steady {
 				steady++
 			}
 		}
+		restarts += p.restarts
 	}
-	completions := max(set.Completions, 1)
-	if failures > set.BackoffLimit {
-		for _, p := range pods {
-			if !p.ended && !p.stopping && p.hash == hash {
-				d.giveUp = append(d.giveUp, p.key)
-			}
+	if jobFailed(set, failed, restarts) {
+		for _, p := range active {
+			d.giveUp = append(d.giveUp, p.key)
 		}
-		d.settled = active == 0 && len(d.stop) == 0 && !slices.ContainsFunc(pods, func(p replica) bool { return p.stopping })
+		d.settled = len(active)+len(d.stop) == 0 && !stopping
 		return d
 	}
-	want := min(max(set.Replicas, 1), completions-succeeded) - active
-	if want > 0 && podFailures > 0 {
+	completions := max(set.Completions, 1)
+	want := max(0, min(set.Replicas, completions-succeeded)) - len(active)
+	slices.SortStableFunc(active, leastValuable)
+	for i := range max(0, -want) {
+		d.stop = append(d.stop, active[i].key)
+	}
+	if want > 0 && failed > 0 {
 		delay := jobBackoffMax
-		if podFailures <= 6 {
-			delay = min(jobBackoffInitial<<(podFailures-1), jobBackoffMax)
+		if failed <= 6 {
+			delay = min(jobBackoffInitial<<(failed-1), jobBackoffMax)
 		}
 		if wait := lastFailure.Add(delay).Sub(now); wait > 0 {
 			d.again = wait
@@ -238,6 +240,16 @@ func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) 
 		d.start = append(d.start, 0)
 	}
 	// A Job may run for days: what it needs to run, runs.
-	d.settled = len(d.start)+len(d.stop) == 0 && (active == steady || succeeded >= completions)
+	d.settled = len(d.start)+len(d.stop) == 0 && (len(active) == steady || succeeded >= completions)
 	return d
+}
+
+// jobFailed reports whether a Job is given up, as Kubernetes does it (pkg/controller/job,
+// exceedsBackoffLimit and pastBackoffLimitOnFailure): more pods failed than
+// BackoffLimit, or those that have not succeeded were restarted in place that often.
+// Kubernetes remembers that a Job has failed, and counts only the restarts of pods
+// that run; here the restarts of the pods that were given up keep it failed.
+func jobFailed(set *mesh.WorkloadSet, failed, restarts int) bool {
+	return failed > set.BackoffLimit ||
+		set.Restart == mesh.RestartOnFailure && restarts >= max(set.BackoffLimit, 1)
 }

@@ -175,15 +175,79 @@ func TestPlan(t *testing.T) {
 			},
 			decision{giveUp: []string{"c"}},
 		},
-		"job counts restarts in place": {
-			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 2},
-			[]replica{{key: "a", hash: "new", restarts: 3}},
+		"job is given up at as many restarts in place as it has tries": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 2, Completions: 2, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", restarts: 4}, {key: "b", hash: "new", restarts: 2}},
+			decision{giveUp: []string{"a", "b"}},
+		},
+		"job goes on with one restart less": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", restarts: 5}},
+			decision{},
+		},
+		"job without a second try goes on before its first restart": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1},
+			[]replica{{key: "a", hash: "new"}},
+			decision{},
+		},
+		"job without a second try is given up at its first restart": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1},
+			[]replica{{key: "a", hash: "new", restarts: 1}},
 			decision{giveUp: []string{"a"}},
 		},
-		"job that was given up stays so": {
-			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 1, BackoffLimit: 2},
-			[]replica{{key: "a", hash: "new", restarts: 3, ended: true}},
+		"job forgets the restarts of pods that succeeded": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 10, BackoffLimit: 2},
+			[]replica{
+				{key: "a", hash: "new", ended: true, succeeded: true, restarts: 1},
+				{key: "b", hash: "new", ended: true, succeeded: true, restarts: 1},
+				{key: "c", hash: "new", ended: true, succeeded: true, restarts: 1},
+				{key: "d", hash: "new", ready: true, steady: true},
+			},
 			decision{settled: true},
+		},
+		"job adds no restarts to pods that failed": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1, BackoffLimit: 2},
+			[]replica{{key: "a", hash: "new", ended: true, finished: at(-15)}, {key: "b", hash: "new", restarts: 1}},
+			decision{},
+		},
+		"job whose pods are not to be restarted counts its pods": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartNever, Replicas: 1, Completions: 1, BackoffLimit: 2},
+			[]replica{{key: "a", hash: "new", restarts: 3}},
+			decision{},
+		},
+		"job that was given up stays so": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1, BackoffLimit: 2},
+			[]replica{{key: "a", hash: "new", restarts: 2, ended: true}},
+			decision{settled: true},
+		},
+		"suspended job starts nothing": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Completions: 1, BackoffLimit: 6},
+			nil,
+			decision{settled: true},
+		},
+		"suspended job ends what runs and keeps what ended": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Completions: 4, BackoffLimit: 6},
+			[]replica{
+				{key: "a", hash: "new", ended: true, succeeded: true},
+				{key: "b", hash: "new", ready: true, steady: true},
+				{key: "c", hash: "new", stopping: true},
+				{key: "d", hash: "new"},
+			},
+			decision{stop: []string{"d", "b"}},
+		},
+		"suspended job is as it should be when nothing runs": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Completions: 4, BackoffLimit: 6},
+			[]replica{{key: "a", hash: "new", ended: true, finished: at(-1)}},
+			decision{settled: true},
+		},
+		"job with less parallelism ends the least valuable pods": {
+			mesh.WorkloadSet{Kind: mesh.KindJob, Replicas: 1, Completions: 3, BackoffLimit: 6},
+			[]replica{
+				{key: "a", hash: "new", ready: true, steady: true, created: at(1)},
+				{key: "b", hash: "new", ready: true, steady: true, created: at(2)},
+				{key: "c", hash: "new", created: at(0)},
+			},
+			decision{stop: []string{"c", "b"}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
