@@ -153,6 +153,9 @@ func (a *agent) setup(p *packet) error {
 		return a.fail(stepListen, err)
 	}
 	notes, err = setupMounts(&req)
+	if _, ok := errors.AsType[volumeError](err); ok {
+		return a.fail(stepVolumes, err)
+	}
 	if err != nil {
 		return a.fail(stepMounts, err)
 	}

@@ -75,6 +75,7 @@ const (
 	stepRules      = "load the nftables rules"
 	stepListen     = "open the listeners"
 	stepMounts     = "mount the case's files"
+	stepVolumes    = "mount the volumes"
 	stepHandshake  = "talk to the agent"
 )
 
@@ -103,6 +104,8 @@ func remedy(step string, err error) string {
 		case errors.Is(err, syscall.EINVAL):
 			return "the kernel was built without a namespace that is needed (CONFIG_USER_NS, CONFIG_NET_NS, CONFIG_PID_NS)"
 		}
+	case stepVolumes:
+		return "change the mountPath of the volume, or make the directory there on this machine; nothing can be mounted below a file"
 	case stepLoopback, stepMounts, stepListen, stepRules:
 		if denied && sysctl("kernel/apparmor_restrict_unprivileged_userns") == "1" {
 			return remedyAppArmor

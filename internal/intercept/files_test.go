@@ -1,10 +1,12 @@
 package intercept_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -159,5 +161,104 @@ func TestImpossibleFiles(t *testing.T) {
 			_ = c.Close()
 			t.Errorf("%+v was accepted", f)
 		}
+	}
+}
+
+// TestNestedMounts mounts volumes below volumes, given in an order in which the
+// outer ones would hide the inner ones, and with names that do not exist yet.
+func TestNestedMounts(t *testing.T) {
+	host := t.TempDir()
+	if err := os.Chmod(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"first", "deep/er/still"} {
+		if err := os.MkdirAll(filepath.Join(host, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(host, "first", "host.conf"), []byte("of the host"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("deep/er/still", filepath.Join(host, "link")); err != nil {
+		t.Fatal(err)
+	}
+	before := listing(t, host)
+	const top = "/vitrine-test-nested"
+
+	cfg := config(t)
+	file := func(mount, name, data string) intercept.File {
+		return intercept.File{Path: mount + "/" + name, Data: []byte(data), Mode: 0o644, Mount: mount}
+	}
+	cfg.Files = []intercept.File{
+		// A Secret in a ConfigMap, at places that do not exist on the host.
+		file(host+"/app/secrets", "token", "t"),
+		file(host+"/app", "app.conf", "a"), file(host+"/app", "sub/b.conf", "b"),
+		// A file over one of the volume, and one beside them.
+		{Path: host + "/app/app.conf", Data: []byte("over"), Mode: 0o644},
+		{Path: host + "/app/beside.conf", Data: []byte("beside"), Mode: 0o644},
+		// A ConfigMap in an empty directory, with one in it.
+		file(host+"/data/cfg", "c.conf", "c"),
+		// In a directory that the host has, whose neighbour comes after it.
+		file(host+"/first", "f.conf", "f"), file(host+"/second", "s.conf", "s"),
+		// Below a link, whose name is shorter than that of the outer volume.
+		file(host+"/link/in", "i.conf", "i"), file(host+"/deep/er/still", "o.conf", "o"),
+		// At the root directory.
+		file(top+"/a/b", "y", "y"), file(top, "z", "z"),
+	}
+	cfg.Dirs = []intercept.Dir{
+		{Path: host + "/app/cache", Volume: "cache"},
+		{Path: host + "/app/sub/tmp/x", Volume: "tmp"},
+		{Path: host + "/data/cfg/run", Volume: "run"},
+		{Path: host + "/data", Volume: "data"},
+		{Path: host + "/elsewhere", Volume: "cache"},
+	}
+	c := startCase(t, cfg)
+
+	for script, want := range map[string]string{
+		"cat app/secrets/token app/app.conf app/sub/b.conf app/beside.conf": "toverbbeside",
+		"ls app":                                             "app.conf\nbeside.conf\ncache\nsecrets\nsub\n",
+		"ls app/secrets app/sub":                             "app/secrets:\ntoken\n\napp/sub:\nb.conf\ntmp\n",
+		"echo x > app/cache/y; cat elsewhere/y":              "x\n",
+		"echo x > app/sub/tmp/x/y; cat app/sub/tmp/x/y":      "x\n",
+		"echo x > data/y; cat data/y; cat data/cfg/c.conf":   "x\nc",
+		"echo x > data/cfg/run/y; cat data/cfg/run/y":        "x\n",
+		"ls first; cat first/f.conf":                         "f.conf\nf",
+		"cat link/in/i.conf link/o.conf deep/er/still/in/i*": "ioi",
+		"cat " + top + "/a/b/y " + top + "/z":                "yz",
+		"for d in app app/secrets app/sub app/sub/tmp data/cfg first second link link/in " + top + " " + top + "/a " + top + "/a/b; do " +
+			"touch $d/new 2>&1 | grep -o 'Read-only file system' | grep -c .; done": strings.Repeat("1\n", 12),
+	} {
+		exit, out, err := c.Exec(testContext(t), []string{"sh", "-c", script}, nil, host)
+		if err != nil || exit.Code != 0 || string(out) != want {
+			t.Errorf("%s: %v, %v, got %q, want %q", script, exit, err, out, want)
+		}
+	}
+	if diff := cmp.Diff(before, listing(t, host)); diff != "" {
+		t.Errorf("the host changed (-before +after)\n%s", diff)
+	}
+	if _, err := os.Lstat(top); !os.IsNotExist(err) {
+		t.Errorf("%s on the host: %v, want that it does not exist", top, err)
+	}
+}
+
+// TestMountOfNoPlace: what cannot be mounted is told with its path, and with what
+// to do.
+func TestMountOfNoPlace(t *testing.T) {
+	host := t.TempDir()
+	cfg := config(t)
+	cfg.Files = []intercept.File{{Path: host + "/app/key", Data: []byte("a"), Mode: 0o644, Mount: host + "/app"}}
+	cfg.Dirs = []intercept.Dir{{Path: host + "/app/key/below", Volume: "v"}}
+	c, err := intercept.Start(testContext(t), cfg)
+	if err == nil {
+		_ = c.Close()
+		t.Fatal("a directory was mounted below a file")
+	}
+	setup, ok := errors.AsType[*intercept.SetupError](err)
+	if !ok {
+		t.Fatalf("%v is no *SetupError", err)
+	}
+	if setup.Step != "mount the volumes" || !errors.Is(err, syscall.ENOTDIR) || !strings.Contains(err.Error(), host+"/app/key/below") ||
+		!strings.Contains(setup.Remedy, "change the mountPath") {
+		t.Errorf("%v: step %q, remedy %q", err, setup.Step, setup.Remedy)
 	}
 }

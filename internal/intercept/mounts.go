@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -90,33 +89,10 @@ func (m *mounter) mountAll(req *setupRequest) (notes []string, err error) {
 	if err := m.put("/etc/hosts", req.Hosts, 0o644); err != nil {
 		notes = append(notes, "no entry for the own name: "+err.Error())
 	}
-	if err := m.mountDirs(req.Dirs); err != nil {
-		return notes, err
+	if err := m.mountVolumes(req.Files, req.Dirs); err != nil {
+		return notes, volumeError{err}
 	}
-	return notes, m.mountFiles(req.Files)
-}
-
-// mountDirs mounts the empty directories.
-func (m *mounter) mountDirs(dirs []Dir) error {
-	volumes := map[string]string{}
-	for _, d := range dirs {
-		staged, ok := volumes[d.Volume]
-		if !ok {
-			var err error
-			if staged, err = m.newDir(0o777); err != nil {
-				return err
-			}
-			volumes[d.Volume] = staged
-		}
-		place, err := m.ensure(d.Path, true)
-		if err != nil {
-			return fmt.Errorf("make %s: %w", d.Path, err)
-		}
-		if err := bind(staged, place, false); err != nil {
-			return err
-		}
-	}
-	return nil
+	return notes, nil
 }
 
 // open mounts the stage.
@@ -155,7 +131,7 @@ func (m *mounter) cover(dir string) error {
 	if err != nil {
 		return err
 	}
-	return bind(empty, place, false)
+	return bind(empty, place)
 }
 
 // put makes content appear at path.
@@ -168,52 +144,7 @@ func (m *mounter) put(path string, data []byte, mode fs.FileMode) error {
 	if err != nil {
 		return fmt.Errorf("make %s: %w", path, err)
 	}
-	return bind(staged, place, false)
-}
-
-// mountFiles mounts the files, whole directories first.
-func (m *mounter) mountFiles(files []File) error {
-	dirs := map[string]string{} // mount point to directory on the stage
-	var order []string
-	for i := range files {
-		f := &files[i]
-		if f.Mount == "" {
-			continue
-		}
-		staged, ok := dirs[f.Mount]
-		if !ok {
-			var err error
-			if staged, err = m.newDir(0o755); err != nil {
-				return err
-			}
-			dirs[f.Mount] = staged
-			order = append(order, f.Mount)
-		}
-		at := staged + strings.TrimPrefix(f.Path, f.Mount) // validated by P0
-		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-			return err
-		}
-		if err := m.write(at, f.Data, f.Mode); err != nil {
-			return err
-		}
-	}
-	for _, dir := range order {
-		place, err := m.ensure(dir, true)
-		if err != nil {
-			return fmt.Errorf("make %s: %w", dir, err)
-		}
-		if err := bind(dirs[dir], place, true); err != nil {
-			return err
-		}
-	}
-	for i := range files {
-		if f := &files[i]; f.Mount == "" {
-			if err := m.put(f.Path, f.Data, f.Mode); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return bind(staged, place)
 }
 
 // ensure makes path exist in the case and returns it without symbolic links.
@@ -289,7 +220,7 @@ func (m *mounter) privatize(dir string) error {
 	}
 	if dir == "/" {
 		// pivot_root needs a mount point.
-		if err := bind(staged, staged, false); err != nil {
+		if err := bind(staged, staged); err != nil {
 			return err
 		}
 	}
@@ -301,7 +232,7 @@ func (m *mounter) privatize(dir string) error {
 	if dir == "/" {
 		return pivot(staged)
 	}
-	return bind(staged, dir, false)
+	return bind(staged, dir)
 }
 
 // mirror makes the entry from appear at to.
@@ -322,7 +253,7 @@ func (m *mounter) mirror(from, to string, typ fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	err = bind(from, to, false)
+	err = bind(from, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		_ = os.Remove(to) // it vanished meanwhile
 		return nil
@@ -375,16 +306,9 @@ func (m *mounter) write(path string, data []byte, mode fs.FileMode) error {
 }
 
 // bind makes what is at from appear at to.
-func bind(from, to string, readOnly bool) error {
+func bind(from, to string) error {
 	if err := unix.Mount(from, to, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind to %s: %w", to, err)
-	}
-	if !readOnly {
-		return nil
-	}
-	flags := uintptr(unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV)
-	if err := unix.Mount("", to, "", flags, ""); err != nil {
-		return fmt.Errorf("make %s read-only: %w", to, err)
 	}
 	return nil
 }
