@@ -203,15 +203,16 @@ var mapField = regexp.MustCompile(`^metadata\.(labels|annotations)\['[^'\x00]+'\
 // checkFieldPath reports fields that no replica can fill in.
 func (o *object) checkFieldPath(field, path string) bool {
 	switch field {
-	case "metadata.name", "metadata.namespace", "status.podIP", "status.hostIP", "spec.nodeName", "spec.serviceAccountName":
+	case "metadata.name", "metadata.namespace", "metadata.uid", "status.podIP", "status.podIPs", "status.hostIP", "status.hostIPs",
+		"spec.nodeName", "spec.serviceAccountName":
 		return true
 	}
 	if mapField.MatchString(field) {
 		return true
 	}
 	o.problem(path, "the field "+quoted(field)+" is not known here",
-		"use metadata.name, metadata.namespace, metadata.labels['k'], metadata.annotations['k'], status.podIP, status.hostIP, "+
-			"spec.nodeName or spec.serviceAccountName")
+		"use metadata.name, metadata.namespace, metadata.uid, metadata.labels['k'], metadata.annotations['k'], status.podIP, status.podIPs, "+
+			"status.hostIP, status.hostIPs, spec.nodeName or spec.serviceAccountName")
 	return false
 }
 

@@ -136,11 +136,8 @@ func (s *setObject) downwardFiles(items []corev1.DownwardAPIVolumeFile, def uint
 		case item.FieldRef == nil:
 			s.o.problem(at, "the file "+quoted(item.Path)+" needs fieldRef", "write one; resourceFieldRef works in env only")
 			continue
-		case item.FieldRef.FieldPath == "metadata.labels":
-			f.Data = lines(s.template.Labels)
-		case item.FieldRef.FieldPath == "metadata.annotations":
-			f.Data = lines(s.template.Annotations)
-		case s.o.checkFieldPath(item.FieldRef.FieldPath, at+".fieldRef.fieldPath"):
+		case item.FieldRef.FieldPath == "metadata.labels", item.FieldRef.FieldPath == "metadata.annotations", // in files only
+			s.o.checkFieldPath(item.FieldRef.FieldPath, at+".fieldRef.fieldPath"):
 			f.FieldPath = item.FieldRef.FieldPath
 		default:
 			continue
@@ -148,18 +145,6 @@ func (s *setObject) downwardFiles(items []corev1.DownwardAPIVolumeFile, def uint
 		files = append(files, f)
 	}
 	return files
-}
-
-// lines writes a map as the kubelet does.
-func lines(m map[string]string) []byte {
-	var b strings.Builder
-	for i, key := range slices.Sorted(maps.Keys(m)) {
-		if i > 0 {
-			b.WriteByte('\n')
-		}
-		fmt.Fprintf(&b, "%s=%q", key, m[key])
-	}
-	return []byte(b.String())
 }
 
 func mode(m *int32, def *uint32) uint32 {

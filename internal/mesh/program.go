@@ -81,8 +81,9 @@ type SidecarPlace struct {
 
 // EnvVar is one variable. FieldPath is set for downward-API variables, which
 // are filled in when the replica is made: metadata.name, metadata.namespace,
-// status.podIP, status.hostIP, spec.nodeName, spec.serviceAccountName,
-// metadata.labels['k'], metadata.annotations['k'].
+// metadata.uid, status.podIP, status.podIPs, status.hostIP, status.hostIPs,
+// spec.nodeName, spec.serviceAccountName, metadata.labels['k'],
+// metadata.annotations['k'].
 type EnvVar struct {
 	Name      string
 	Value     string
@@ -103,7 +104,7 @@ type File struct {
 	Data []byte
 	Mode uint32 // permission bits
 	// FieldPath is set for a downward-API file, whose content is filled in when
-	// the replica is made; see EnvVar.
+	// the replica is made: those of EnvVar, metadata.labels, metadata.annotations.
 	FieldPath string
 	// Mount is the mount point of the volume that the file comes with: the
 	// directory there holds the files that name it and nothing else. "" mounts

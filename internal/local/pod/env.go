@@ -1,10 +1,13 @@
 package pod
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
@@ -62,17 +65,20 @@ func (b *Bootstrap) Field(path string) string {
 	case "metadata.namespace":
 		return w.Namespace
 	case "metadata.uid":
-		return w.Namespace + "." + w.Name
+		return b.uid()
 	case "spec.serviceAccountName":
 		return w.ServiceAccount
 	case "spec.nodeName":
 		return "localhost"
-	case "status.podIP", "status.podIPs":
+	case "status.podIP":
+		return w.CaseIP.String()
+	case "status.podIPs":
+		if w.CaseIP6.IsValid() {
+			return w.CaseIP.String() + "," + w.CaseIP6.String()
+		}
 		return w.CaseIP.String()
 	case "status.hostIP", "status.hostIPs":
 		return "127.0.0.1"
-	}
-	switch path {
 	case "metadata.labels":
 		return fieldMap(w.Labels)
 	case "metadata.annotations":
@@ -87,6 +93,14 @@ func (b *Bootstrap) Field(path string) string {
 	return ""
 }
 
+// uid is a UUID (RFC 9562, version 8) that no other pod has, not even a later one
+// of the same name.
+func (b *Bootstrap) uid() string {
+	h := sha256.Sum256([]byte(b.Workload.Key() + " " + b.Created.UTC().Format(time.RFC3339Nano)))
+	h[6], h[8] = h[6]&0x0f|0x80, h[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
 // subscript takes key out of field['key'].
 func subscript(path, field string) (key string, ok bool) {
 	rest, ok := strings.CutPrefix(path, field+"['")
@@ -96,12 +110,12 @@ func subscript(path, field string) (key string, ok bool) {
 	return strings.CutSuffix(rest, "']")
 }
 
-// fieldMap formats all labels or annotations as Kubernetes does in files: one
-// key="value" per line, sorted.
+// fieldMap formats all labels or annotations as the kubelet does in files: one
+// key="value" per line, sorted, the last line without a line feed.
 func fieldMap(m map[string]string) string {
-	var b strings.Builder
+	var lines []string
 	for _, k := range slices.Sorted(maps.Keys(m)) {
-		b.WriteString(k + "=" + strconv.Quote(m[k]) + "\n")
+		lines = append(lines, k+"="+strconv.Quote(m[k]))
 	}
-	return b.String()
+	return strings.Join(lines, "\n")
 }
