@@ -109,9 +109,6 @@ func (l *loader) knownWithoutEffect(o *object) bool {
 		remedy = "its programs are not started: write a Job"
 	}
 	o.warn("kind", "known, has no effect in this version", remedy)
-	l.objects.Ignored = append(l.objects.Ignored, Ignored{
-		APIVersion: o.apiVersion, Kind: o.kind, Namespace: o.namespace, Name: o.name, File: o.file.name, Line: o.line,
-	})
 	return true
 }
 

@@ -24,22 +24,10 @@ type Objects struct {
 	Sets []mesh.WorkloadSet
 	// Services are sorted by host. Their virtual addresses are not set yet.
 	Services []mesh.Service
-	// Namespaces are those declared or used, sorted.
-	Namespaces []string
-	// Ignored are the objects that are known but have no effect in this
-	// version; each was also reported as a warning.
-	Ignored []Ignored
 	// Files are the files that were read, and Dirs the directories that were
 	// searched, as they were named; standard input is not among them.
 	Files []string
 	Dirs  []string
-}
-
-// Ignored names an object that was read and left out.
-type Ignored struct {
-	APIVersion, Kind, Namespace, Name string
-	File                              string
-	Line                              int
 }
 
 // Options say how files are read. The zero value is ready to use.
@@ -91,7 +79,6 @@ func (l *loader) finish() (*Objects, []Diagnostic) {
 	for _, s := range l.sets {
 		s.checkWirePorts()
 	}
-	l.namespaces()
 	slices.SortStableFunc(l.diags, compareDiagnostics)
 	l.diags = slices.Compact(l.diags)
 	if slices.ContainsFunc(l.diags, func(d Diagnostic) bool { return !d.Warning }) {
@@ -124,18 +111,4 @@ func (l *loader) rejectDuplicates() {
 		first[key] = o
 		return false
 	})
-}
-
-func (l *loader) namespaces() {
-	for _, o := range l.found {
-		ns := o.namespace
-		if o.kind == kindNamespace {
-			ns = o.name
-		}
-		if ns != "" {
-			l.objects.Namespaces = append(l.objects.Namespaces, ns)
-		}
-	}
-	slices.Sort(l.objects.Namespaces)
-	l.objects.Namespaces = slices.Compact(l.objects.Namespaces)
 }

@@ -99,15 +99,11 @@ func dump(b *strings.Builder, o *Objects) {
 		fmt.Fprintln(b, "nothing is loaded")
 		return
 	}
-	fmt.Fprintf(b, "namespaces %s\n", strings.Join(o.Namespaces, " "))
 	for i := range o.Sets {
 		dumpSet(b, &o.Sets[i])
 	}
 	for i := range o.Services {
 		dumpService(b, &o.Services[i])
-	}
-	for _, i := range o.Ignored {
-		fmt.Fprintf(b, "ignored %s %s %s/%s\n", i.APIVersion, i.Kind, i.Namespace, i.Name)
 	}
 	if len(o.Files) > 0 {
 		fmt.Fprintf(b, "files %s dirs %s\n", strings.Join(o.Files, " "), strings.Join(o.Dirs, " "))
