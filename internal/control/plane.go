@@ -83,17 +83,19 @@ type Plane struct {
 	indexes     *numbers              // by workload key
 	conflicts   map[string]string     // already reported: host to what was said
 	firstChange time.Time             // oldest change not yet published; zero if none
+	changes     uint64                // how many there were
 }
 
 // publication is one published Snapshot and the promise of the next one.
 type publication struct {
 	snapshot *mesh.Snapshot
+	changes  uint64        // how many of Plane.changes are in it
 	next     chan struct{} // closed when the next one is there
 	views    *viewCache
 }
 
-func newPublication(s *mesh.Snapshot) *publication {
-	return &publication{snapshot: s, next: make(chan struct{}), views: newViewCache(s)}
+func newPublication(s *mesh.Snapshot, changes uint64) *publication {
+	return &publication{snapshot: s, changes: changes, next: make(chan struct{}), views: newViewCache(s)}
 }
 
 // New makes a Plane and reads its state file. A damaged state file is logged,
@@ -122,7 +124,7 @@ func New(o Options) (*Plane, error) {
 			o.Log.Error("addresses of the last run could not be read", "error", err)
 		}
 	}
-	p.current.Store(newPublication(&mesh.Snapshot{Net: o.Net}))
+	p.current.Store(newPublication(&mesh.Snapshot{Net: o.Net}, 0))
 	return p, nil
 }
 
@@ -132,6 +134,16 @@ func newIndexNumbers() *numbers { return newNumbers(2, 65533) }
 // Snapshot returns the last published Snapshot, never nil. Version 0 is empty
 // and means that nothing was published yet.
 func (p *Plane) Snapshot() *mesh.Snapshot { return p.current.Load().snapshot }
+
+// Published is Snapshot, and reports whether everything is in it that the plane was
+// told before the call.
+func (p *Plane) Published() (s *mesh.Snapshot, whole bool) {
+	p.mu.Lock()
+	changes := p.changes
+	p.mu.Unlock()
+	pub := p.current.Load()
+	return pub.snapshot, pub.changes >= changes
+}
 
 // View is View(p.Snapshot(), key), with the work shared that is the same for
 // several proxies. The result is shared too and must not be changed.
@@ -262,6 +274,7 @@ func (p *Plane) Release(key string) {
 // changed notes a change to publish. p.mu is held.
 func (p *Plane) changed(t trigger) {
 	p.metrics.pushed(t)
+	p.changes++
 	if p.firstChange.IsZero() {
 		p.firstChange = time.Now()
 	}
@@ -319,6 +332,7 @@ func (p *Plane) publish() {
 		next.Workloads = p.mergeWorkloads(next.Services)
 		p.firstChange = time.Time{}
 	}
+	changes := p.changes
 	state := p.unsaved()
 	p.mu.Unlock()
 	p.save(state)
@@ -326,7 +340,7 @@ func (p *Plane) publish() {
 		return
 	}
 	p.metrics.published(len(next.Services), time.Since(since))
-	p.current.Store(newPublication(next))
+	p.current.Store(newPublication(next, changes))
 	close(old.next)
 }
 

@@ -174,6 +174,32 @@ func TestDebounce(t *testing.T) {
 	})
 }
 
+// TestPublished: a snapshot is whole when everything that the plane was told is in
+// it, and nothing else makes it less so.
+func TestPublished(t *testing.T) {
+	p := newPlane(t, "")
+	wants := func(what string, version uint64, whole bool) {
+		t.Helper()
+		if s, got := p.Published(); s.Version != version || got != whole {
+			t.Errorf("%s: version %d, whole %t, want %d, %t", what, s.Version, got, version, whole)
+		}
+	}
+	wants("nothing told", 0, true)
+	w := workload("a", "x", "0", false)
+	p.SetWorkload(w)
+	wants("told", 0, false)
+	p.publish()
+	wants("published", 1, true)
+	p.SetWorkload(w)
+	wants("told the same", 1, true)
+	w.Ready = true
+	p.SetWorkload(w)
+	wants("ready", 1, false)
+	p.SetServices("files", []mesh.Service{service("a", "x")})
+	p.publish()
+	wants("both published", 2, true)
+}
+
 func TestWatchSkipsToTheLast(t *testing.T) {
 	p := newPlane(t, "")
 	ctx, cancel := context.WithCancel(t.Context())

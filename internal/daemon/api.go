@@ -23,9 +23,12 @@ type Status struct {
 	Ready      int       `json:"ready"` // workloads that are ready
 	// ScrapeInterval is how often each proxy is scraped, in nanoseconds.
 	ScrapeInterval time.Duration `json:"scrapeInterval"`
-	Settled        bool          `json:"settled"` // every wanted workload is ready or has ended for good
-	Published      []Opening     `json:"published"`
-	LeftOut        []string      `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
+	// Known tells that every connected proxy has answered for its newest
+	// configuration, and with it knows which workloads are ready.
+	Known     bool      `json:"known"`
+	Settled   bool      `json:"settled"` // every wanted workload is ready or has ended for good, and this is known
+	Published []Opening `json:"published"`
+	LeftOut   []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
 }
 
 // Opening is an address of this machine that leads to a service.

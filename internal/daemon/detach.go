@@ -149,7 +149,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			pods, err = client.Pods(limit)
 		}
 		if err == nil {
-			n.tell(pods)
+			n.tell(&s, pods)
 			if s.Settled {
 				return s, nil
 			}

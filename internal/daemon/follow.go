@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/metricstore"
 )
@@ -55,6 +57,53 @@ func (m *Mesh) awaitKnown(ctx context.Context, what, key string, is func(*mesh.W
 		return m.xds.Converged(ctx)
 	}
 	return fmt.Errorf("wait until %s is announced as %s: %w", key, what, ctx.Err())
+}
+
+// reconnecting is how long the proxies that an earlier control plane left running
+// may take to come to this one: longer than the longest pause between two attempts
+// (xds.ClientOptions.MaxBackoff).
+const reconnecting = 10 * time.Second
+
+// known reports whether the proxies know all that the control plane was told, and
+// with it which workloads are ready: those that are in pods. Proxies that refuse it,
+// cannot be told, or are gone are not waited for.
+func (m *Mesh) known(pods []local.PodStatus, now time.Time) bool {
+	ready := map[string]bool{}
+	for i := range pods {
+		if w := &pods[i].Workload; w.Ready {
+			ready[w.Key()] = true
+		}
+	}
+	// What the pods tell comes to the control plane by hooks, and is published after
+	// a moment.
+	s, whole := m.plane.Published()
+	if !whole {
+		return false
+	}
+	listed := 0
+	for i := range s.Workloads {
+		if w := &s.Workloads[i]; !w.Ready {
+			continue
+		} else if !ready[w.Key()] {
+			return false
+		}
+		listed++
+	}
+	if told, _ := m.announced.get(); listed != len(ready) || told < s.Version {
+		return false
+	}
+	if len(m.xds.Waiting()) > 0 {
+		return false
+	}
+	if now.Sub(m.started) > reconnecting {
+		return true
+	}
+	for _, p := range m.xds.Status() {
+		if key, err := mesh.ParseNodeID(p.Node); err == nil {
+			delete(ready, key)
+		}
+	}
+	return len(ready) == 0
 }
 
 // nodeConfig answers a proxy's request for its configuration.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/metricstore"
@@ -68,12 +69,17 @@ func reply(w http.ResponseWriter, v any, err error) {
 // Status is what runs now. It may be called once Settled is closed, by any
 // number of goroutines.
 func (m *Mesh) Status() Status {
+	m.mu.Lock() // not while services and sets are changed together
+	leftOut, settled := m.leftOut, m.local.Settled()
+	m.mu.Unlock()
+	pods := m.local.Pods() // what they say now is not older than settled
+	known := m.known(pods, time.Now())
 	snapshot := m.plane.Snapshot()
 	s := Status{
 		Version: m.cfg.Version, PID: os.Getpid(), Started: m.started, RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir,
 		Prometheus: "http://" + m.promAddr, Control: "http://" + m.ctrlAddr, Services: len(snapshot.Services),
 		ScrapeInterval: m.cfg.ScrapeInterval,
-		Settled:        m.store.Ready() && m.local.Settled(), Published: []Opening{},
+		Known:          known, Settled: m.store.Ready() && settled && known, Published: []Opening{}, LeftOut: leftOut,
 	}
 	for i := range snapshot.Services {
 		svc := &snapshot.Services[i]
@@ -83,10 +89,8 @@ func (m *Mesh) Status() Status {
 			}
 		}
 	}
-	m.mu.Lock()
-	s.LeftOut = m.leftOut
-	m.mu.Unlock()
-	for _, p := range m.local.Pods() {
+	for i := range pods {
+		p := &pods[i]
 		if p.Status.Phase == pod.Failed {
 			continue // it was replaced, or will not be
 		}

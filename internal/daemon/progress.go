@@ -52,8 +52,9 @@ type podNews struct {
 	fine  time.Time // since when all is well although a reason was told; zero if it is not
 }
 
-// tell says what is new.
-func (n *narrator) tell(pods []Pod) {
+// tell says what is new; s is from before pods. That all are ready is not said until
+// the proxies know it.
+func (n *narrator) tell(s *Status, pods []Pod) {
 	now := time.Now()
 	// A program that fails over and over is ready for a moment each time: that is
 	// no progress.
@@ -61,7 +62,9 @@ func (n *narrator) tell(pods []Pod) {
 	if ready > n.most {
 		n.most, n.moved = ready, now
 	}
-	n.tellCount(ready, all)
+	if ready < all || s.Known && s.Ready == s.Workloads {
+		n.tellCount(ready, all)
+	}
 	before := n.pods
 	n.pods = make(map[string]podNews, len(pods)) // a pod of the name of one that is gone is another
 	for i := range pods {
@@ -221,7 +224,7 @@ func (m *Mesh) narrate(ctx context.Context) error {
 	settled := false
 	for {
 		s := m.Status()
-		n.tell(m.pods())
+		n.tell(&s, m.pods())
 		if s.Settled && !settled {
 			settled = true
 			close(m.settled)

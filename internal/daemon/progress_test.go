@@ -56,12 +56,12 @@ func TestNarratorForgets(t *testing.T) {
 		bad := Pod{Namespace: "shop", Name: "db-0", Status: pod.ReasonCrashLoop}
 		for range 2 {
 			out.Reset()
-			n.tell([]Pod{bad})
-			n.tell([]Pod{bad})
+			n.tell(&Status{}, []Pod{bad})
+			n.tell(&Status{}, []Pod{bad})
 			if want := "shop/db-0 is not ready: CrashLoopBackOff\n"; out.String() != want {
 				t.Errorf("said %q, want %q", out.String(), want)
 			}
-			n.tell(nil)
+			n.tell(&Status{}, nil)
 		}
 		if len(n.pods) > 0 {
 			t.Errorf("kept of a pod that is gone: %v", n.pods)
@@ -85,7 +85,7 @@ func TestNarrator(t *testing.T) {
 			out.Reset()
 			failing := bad
 			failing.Ready = ready == 2
-			n.tell([]Pod{web, failing})
+			n.tell(&Status{Known: true, Ready: ready, Workloads: 2}, []Pod{web, failing})
 			if out.String() != want {
 				t.Errorf("said %q, want %q", out.String(), want)
 			}

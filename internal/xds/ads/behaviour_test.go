@@ -352,9 +352,15 @@ func TestConverged(t *testing.T) {
 	if want := "wait for proxies deaf: context deadline exceeded"; err == nil || err.Error() != want {
 		t.Errorf("beside one that does not answer: %v, want %s", err, want)
 	}
+	if got := p.Waiting(); !slices.Equal(got, []string{"deaf"}) {
+		t.Errorf("waiting for %q, want the deaf one", got)
+	}
 	d.ack()
 	if err := p.Converged(ctx); err != nil {
 		t.Errorf("after its answer: %v", err)
+	}
+	if got := p.Waiting(); len(got) > 0 {
+		t.Errorf("waiting for %q, want nobody", got)
 	}
 	p.set(world(20))
 	d.receive() // and does not answer, but goes

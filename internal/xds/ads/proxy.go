@@ -104,8 +104,11 @@ func (p *proxy) publish() {
 	p.mu.Lock()
 	before := p.status.Current
 	p.status.Node, p.status.Types, p.status.Fault = p.node, types, p.fault
-	if !p.outdated && p.fault == "" && p.owed() == 0 {
-		p.status.Current = p.fetched
+	if !p.outdated && p.owed() == 0 {
+		p.status.Told = p.fetched
+		if p.fault == "" {
+			p.status.Current = p.fetched
+		}
 	}
 	caughtUp := !p.status.Current.Equal(before)
 	p.mu.Unlock()

@@ -137,6 +137,7 @@ func TestConfigurationThatCannotBeTold(t *testing.T) {
 	if err := p.Converged(ctx); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "wait for proxies a, b") {
 		t.Errorf("converged: %v, want to wait for a and b", err)
 	}
+	eventually(t, "nothing more is to come", func() bool { return len(p.Waiting()) == 0 })
 	if n := p.log.count("level=ERROR"); n != 1 {
 		t.Errorf("the fault is said %d times, want once", n)
 	}

@@ -167,6 +167,9 @@ type ProxyStatus struct {
 	// Current is the last Notify whose configuration the proxy has answered
 	// wholly; zero before the first.
 	Current time.Time
+	// Told is the last Notify of whose configuration nothing more is to come: the proxy
+	// has answered it wholly, or it cannot be told; zero before the first.
+	Told time.Time
 	// Fault is why the newest configuration cannot be told to the proxy at all; ""
 	// if it can, or if there is none.
 	Fault string
@@ -227,6 +230,20 @@ func (s *Server) Converged(ctx context.Context) error {
 			return fmt.Errorf("wait for proxies %s: %w", strings.Join(behind, ", "), ctx.Err())
 		}
 	}
+}
+
+// Waiting names the connected proxies of which answers are to come for what was
+// announced by the last Notify. One whose configuration cannot be told is not among
+// them, nor one that refused it.
+func (s *Server) Waiting() []string {
+	at := s.lastNotified()
+	var out []string
+	for _, p := range s.Status() {
+		if p.Node != "" && p.Told.Before(at) {
+			out = append(out, p.Node)
+		}
+	}
+	return out
 }
 
 // Metrics are the metrics of pushes.

@@ -4,6 +4,7 @@
 //	hello serve [PORT]      serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
 //	hello get URL [N]       fetches URL N times (1) and prints each answer
 //	hello poll URL PORT     fetches URL over and over, and serves how often that went well and how often not
+//	hello relay URL PORT    serves what it gets from URL, asked anew each time
 //	hello srv NAME          prints the service records of NAME, each with an address of its target
 //	hello datagram ADDR     sends a datagram and prints the answer, or how it is refused
 //	hello exit N [TEXT]     prints TEXT to standard error and exits with N
@@ -34,6 +35,8 @@ func main() {
 		get(args[1], args[2])
 	case "poll":
 		poll(args[1], args[2])
+	case "relay":
+		relay(args[1], args[2])
 	case "srv":
 		srv(args[1])
 	case "datagram":
@@ -49,7 +52,7 @@ func main() {
 	case "trap":
 		trap()
 	default:
-		fmt.Fprintln(os.Stderr, "usage: hello serve|get|poll|srv|datagram|exit|where|trap")
+		fmt.Fprintln(os.Stderr, "usage: hello serve|get|poll|relay|srv|datagram|exit|where|trap")
 		os.Exit(2)
 	}
 }
@@ -125,6 +128,22 @@ func poll(url, port string) {
 	}()
 	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, "{\"ok\": %d, \"failed\": %d, \"last\": %q}\n", ok.Load(), failed.Load(), last.Load())
+	})
+	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintln(os.Stderr, server.ListenAndServe())
+	os.Exit(1)
+}
+
+func relay(url, port string) {
+	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) {
+		resp, err := http.Get(url)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer resp.Body.Close()
+		w.WriteHeader(resp.StatusCode)
+		_, _ = io.Copy(w, resp.Body)
 	})
 	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
