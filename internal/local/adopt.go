@@ -55,22 +55,23 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 				return err
 			}
 		}
-		return os.RemoveAll(dir)
+		return s.clearAway(key, dir)
 	}
 	final, ended := pod.ReadFinal(dir)
 	if proc == nil && (!ended || boot.Set.Kind != mesh.KindJob) {
 		s.o.Release(key)
-		return os.RemoveAll(dir)
+		return s.clearAway(key, dir)
 	}
 	p := newKeptPod(boot, ordinalOf(boot))
 	p.adopted = true
 	switch {
 	case proc == nil && final.Stopping:
-		p.setUndone(&final, pod.ReasonError, "it was made to end before it was done")
+		p.setInterrupted(&final)
 	case proc == nil:
 		p.setEnded(&final)
 	default:
-		s.inquire(ctx, p, proc.pid)
+		p.pid = proc.pid
+		s.inquire(ctx, p)
 		proc.close()                                         // keep opens it again
 		index, _ := mesh.IndexOf(boot.Net, boot.Workload.IP) // ReadBootstrap has checked it
 		if err := s.o.Claim(key, index); err != nil {
@@ -86,10 +87,19 @@ func (s *Supervisor) adoptDir(ctx context.Context, dir string) error {
 	return nil
 }
 
+// clearAway removes the directory of a pod that does not run. Others may have found it
+// running a moment ago, so that it is gone is told.
+func (s *Supervisor) clearAway(key, dir string) error {
+	s.mu.Lock()
+	s.gone(key)
+	s.mu.Unlock()
+	return os.RemoveAll(dir)
+}
+
 // inquire asks a pod that was found running how it is, so that it is announced as
 // it is: announced as not ready, it would be taken out of service everywhere
 // until its first report arrives.
-func (s *Supervisor) inquire(ctx context.Context, p *keptPod, pid int) {
+func (s *Supervisor) inquire(ctx context.Context, p *keptPod) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	client := pod.NewClient(p.boot.RunDir)
@@ -98,7 +108,7 @@ func (s *Supervisor) inquire(ctx context.Context, p *keptPod, pid int) {
 	switch {
 	case err != nil:
 		s.o.Log.WarnContext(ctx, "running pod does not say how it is", "pod", p.key, "error", err)
-	case st.PID == pid:
-		p.status, p.pid = *st, pid
+	case st.PID == p.pid:
+		p.status = *st
 	}
 }

@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
@@ -96,6 +98,85 @@ func TestJobThatOthersEnded(t *testing.T) {
 	w.apply(t, set)
 	if w.sup.Settled() {
 		t.Error("the Job is settled, though its only pod was not done")
+	}
+}
+
+// TestFailedJobStaysFailed: a Job that has failed for the death of a proxy is told to
+// have failed, its containers with it, and the next control plane does not run it
+// again.
+func TestFailedJobStaysFailed(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	set := deployment("migrate", 1, "signals")
+	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
+	w.apply(t, set)
+	w.printed(t, "waiting")
+	w.programOf(t, &w.sup.Pods()[0].Workload)
+	before := w.sup.Pods()[0]
+	if err := syscall.Kill(before.ProxyPID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	check := func(p *local.PodStatus) {
+		t.Helper()
+		c := p.Status.Containers
+		if p.Workload.Key() != before.Workload.Key() || p.Status.Phase != pod.Failed || p.Status.Reason != pod.ReasonProxyError || p.ProxyPID != 0 {
+			t.Errorf("pod %+v", p)
+		}
+		if len(c) != 1 || c[0].State != pod.Terminated || c[0].Reason != pod.ReasonError || c[0].PID != 0 || c[0].Ready {
+			t.Errorf("containers %+v", c)
+		}
+	}
+	failed := func() error {
+		if pods := w.sup.Pods(); len(pods) != 1 || pods[0].Status.Phase != pod.Failed {
+			return errors.New(w.describe())
+		}
+		return nil
+	}
+	eventually(t, failed)
+	check(&w.sup.Pods()[0])
+	detach()
+
+	w, _ = reopen(t, dir)
+	w.apply(t, set)
+	eventually(t, func() error { return errors.Join(failed(), w.unsettled()) })
+	check(&w.sup.Pods()[0])
+}
+
+// TestProgramThatEndedInBetween: a program of `vitrine run` that ends while there is
+// no control plane is gone for the next one, which may know it from its directory.
+func TestProgramThatEndedInBetween(t *testing.T) {
+	dir := t.TempDir()
+	w, detach := reopen(t, dir)
+	cmd, load := w.foreground(t, "cat")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.programOf(t, &load)
+	detach()
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	// So is one whose description is lost.
+	stray := filepath.Join(dir, "pods", "default", "stray-1")
+	if err := os.MkdirAll(stray, 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	w, _ = reopen(t, dir)
+	for _, key := range []string{load.Key(), "default/stray-1"} {
+		eventually(t, func() error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if !slices.Contains(w.gone, key) {
+				return fmt.Errorf("%s is not gone; gone are %q", key, w.gone)
+			}
+			return nil
+		})
 	}
 }
 

@@ -50,9 +50,9 @@ func TestPodsThatCannotBeMade(t *testing.T) {
 	for _, w = range s.sets {
 	}
 	now := time.Unix(10000, 0)
-	for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+	for _, want := range []int{1, 2, 4, 8, 16, 32, 60, 60} {
 		again := s.makePods(t.Context(), w, []int{0, 0}, now)
-		if again != want*time.Second {
+		if again != time.Duration(want)*time.Second {
 			t.Errorf("next try after %s, want %ds", again, want)
 		}
 		// Something else happens meanwhile, which is no reason to try again.

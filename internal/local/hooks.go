@@ -10,7 +10,8 @@ type Hooks struct {
 	WorkloadChanged func(w mesh.Workload)
 	// WorkloadGone is called when the workload with the given Key has ended and
 	// will not come back under this name: also of a Job that is done, which is
-	// listed all the same.
+	// listed all the same, and of one that an earlier supervisor left and that does
+	// not run any more, of which WorkloadChanged said nothing.
 	WorkloadGone func(key string)
 }
 
@@ -18,7 +19,7 @@ type Hooks struct {
 // s.mu is held.
 func (s *Supervisor) changed(p *keptPod) {
 	if p.ended {
-		s.gone(p)
+		s.gone(p.key)
 		return
 	}
 	if f := s.o.Hooks.WorkloadChanged; f != nil {
@@ -29,9 +30,9 @@ func (s *Supervisor) changed(p *keptPod) {
 }
 
 // gone queues WorkloadGone. s.mu is held.
-func (s *Supervisor) gone(p *keptPod) {
+func (s *Supervisor) gone(key string) {
 	if f := s.o.Hooks.WorkloadGone; f != nil {
-		s.pending = append(s.pending, func() { f(p.key) })
+		s.pending = append(s.pending, func() { f(key) })
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -49,11 +50,8 @@ func (s *Supervisor) keep(ctx context.Context, p *keptPod) {
 		if !more {
 			break
 		}
-		if delay > 0 && !s.pause(ctx, p, delay) {
-			if ctx.Err() != nil {
-				return
-			}
-			break
+		if delay > 0 && !s.pause(ctx, p, delay) && ctx.Err() != nil {
+			return
 		}
 	}
 	if p.ended && !p.isStopping() { // its record stays until it is not wanted
@@ -67,13 +65,17 @@ func (s *Supervisor) keep(ctx context.Context, p *keptPod) {
 }
 
 // process finds or starts the pod's process. It returns nil with an error if
-// there is none, and nil without one if the pod was stopped before it had any.
+// there is none, and nil without one if the pod was stopped before it had any, or
+// if the one that was found running has ended since.
 func (s *Supervisor) process(ctx context.Context, p *keptPod) (*process, error) {
 	proc, err := attach(p.boot.RunDir)
 	if proc != nil || err != nil {
 		return proc, err
 	}
-	if p.isStopping() {
+	s.mu.Lock()
+	ran := p.pid != 0
+	s.mu.Unlock()
+	if ran || p.isStopping() {
 		return nil, nil
 	}
 	if !p.boot.Foreground {
@@ -242,41 +244,37 @@ func (s *Supervisor) after(ctx context.Context, p *keptPod, backoff *pod.Backoff
 			s.changed(p)
 		}
 	}()
+	told = told && final.PID == lastPID // or it is of an earlier process
+	last := &p.status
+	if told {
+		last = &final
+	}
 	if p.abandoned.Load() {
-		last := &p.status
-		if told && final.PID == lastPID {
-			last = &final
-		}
 		p.setAbandoned(last)
+		s.saveEnd(ctx, p)
 		return 0, false
 	}
 	if p.boot.Foreground || p.isStopping() {
 		return 0, false
 	}
-	proxyFailed := told && final.Reason == pod.ReasonProxyError
-	if told && final.PID == lastPID && final.Phase.Ended() && !final.Stopping && !proxyFailed {
+	if told && final.Phase.Ended() && !final.Stopping && final.Reason != pod.ReasonProxyError {
 		p.setEnded(&final)
 		return 0, false
 	}
-	message := "its proxy ended without a word"
-	switch {
-	case proxyFailed:
-		message = final.Message
-	case err != nil:
-		message = err.Error()
-	}
+	message := causeOfEnd(p, &final, told, err)
 	if p.boot.Set.Restart == mesh.RestartNever {
-		st := p.status
-		st.Phase, st.Reason, st.Message = pod.Failed, pod.ReasonProxyError, message
-		p.setEnded(&st)
+		if told && final.Stopping {
+			p.setInterrupted(last)
+		} else {
+			p.setUndone(last, pod.ReasonProxyError, message)
+		}
 		p.finished = time.Now()
+		s.saveEnd(ctx, p)
 		return 0, false
 	}
 	delay = backoff.Next(time.Now())
 	p.crashes++
-	if told && final.PID == lastPID {
-		p.status.Containers = final.Containers
-	}
+	p.status.Containers = last.Containers
 	p.countRuns()
 	p.status.Reason, p.status.Message, p.status.Containers = "", message, nil
 	p.status.Phase = pod.Pending
@@ -286,4 +284,26 @@ func (s *Supervisor) after(ctx context.Context, p *keptPod, backoff *pod.Backoff
 	}
 	s.o.Log.WarnContext(ctx, "pod's proxy ended and is started again", "pod", p.key, "delay", delay, "cause", message)
 	return delay, true
+}
+
+// causeOfEnd says, in one line, why a pod that was to run has no process any more:
+// err, if that tells, or else what its last process left behind, if it told.
+func causeOfEnd(p *keptPod, final *pod.Status, told bool, err error) string {
+	switch {
+	case told && final.Reason == pod.ReasonProxyError:
+		return final.Message
+	case err != nil:
+		return strings.ReplaceAll(err.Error(), "\n", "; ")
+	case told && final.Stopping:
+		return "its proxy was told to end: by a signal, or by /quitquitquit of its admin"
+	}
+	return fmt.Sprintf("its proxy ended without a word: see `vitrine logs -c %s %s`", pod.ProxyContainer, p.boot.Workload.Name)
+}
+
+// saveEnd tells the next supervisor how a pod of a Job has ended whose own process
+// did not say so, or not that. s.mu is held.
+func (s *Supervisor) saveEnd(ctx context.Context, p *keptPod) {
+	if err := pod.WriteFinal(p.boot.RunDir, &p.status); err != nil {
+		s.o.Log.WarnContext(ctx, "after a crash of the control plane the Job will run again", "pod", p.key, "error", err)
+	}
 }

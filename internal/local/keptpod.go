@@ -118,6 +118,11 @@ func (p *keptPod) setAbandoned(last *pod.Status) {
 		strconv.Itoa(p.boot.Set.BackoffLimit)+") allows")
 }
 
+// setInterrupted keeps what is known of a Job's pod that somebody else has ended.
+func (p *keptPod) setInterrupted(last *pod.Status) {
+	p.setUndone(last, pod.ReasonError, "it was made to end before it was done")
+}
+
 // setUndone keeps what is known of a Job's pod that was made to end before it was
 // done as that of one that failed.
 func (p *keptPod) setUndone(last *pod.Status, reason, message string) {

@@ -334,13 +334,16 @@ func eventually(t *testing.T, ok func() error) {
 // settled waits until the supervisor has nothing more to do.
 func (w *world) settled(t *testing.T) []local.PodStatus {
 	t.Helper()
-	eventually(t, func() error {
-		if !w.sup.Settled() {
-			return fmt.Errorf("not settled: %s", w.describe())
-		}
-		return nil
-	})
+	eventually(t, w.unsettled)
 	return w.sup.Pods()
+}
+
+// unsettled is an error while the supervisor has something to do.
+func (w *world) unsettled() error {
+	if !w.sup.Settled() {
+		return fmt.Errorf("not settled: %s", w.describe())
+	}
+	return nil
 }
 
 func (w *world) describe() string {

@@ -28,7 +28,7 @@ func (s *Supervisor) remove(ctx context.Context, p *keptPod) {
 	close(s.removed)
 	s.removed = make(chan struct{})
 	if !p.ended { // else it was told before
-		s.gone(p)
+		s.gone(p.key)
 	}
 	s.pending = append(s.pending, func() {
 		// Index is called with the lock held, too: the number of a name that
