@@ -174,7 +174,10 @@ func (s *Supervisor) noLogs(o LogOptions) error {
 }
 
 // logSource is the log of one container.
-type logSource struct{ pod, container, path string }
+type logSource struct {
+	pod, container, path string
+	adopted              bool // see keptPod
+}
 
 // logSources lists the logs of present pods that o chooses, in the order of pods and
 // containers.
@@ -189,7 +192,7 @@ func (s *Supervisor) logSources(o LogOptions) []logSource {
 			continue
 		}
 		add := func(container string) {
-			out = append(out, logSource{w.Name, container, pod.LogPath(p.boot.LogDir, container)})
+			out = append(out, logSource{w.Name, container, pod.LogPath(p.boot.LogDir, container), p.adopted})
 		}
 		if o.Container == pod.ProxyContainer {
 			add(pod.ProxyContainer)
@@ -244,7 +247,7 @@ func (s *Supervisor) oldLogs(o LogOptions) (out []logSource, missing []string, e
 			}
 			for _, c := range containers {
 				if o.Container == c || o.Container == "" && c != pod.ProxyContainer {
-					out = append(out, logSource{w.Name, c, pod.LogPath(dir, c)})
+					out = append(out, logSource{w.Name, c, pod.LogPath(dir, c), false})
 				}
 			}
 		}
@@ -287,28 +290,10 @@ func (s *Supervisor) copyOutput(ctx context.Context) {
 	}
 	open := tailedLogs{}
 	defer open.close()
-	s.mu.Lock()
-	adopted := map[string]bool{}
-	for _, p := range s.pods {
-		adopted[p.boot.Workload.Name] = p.adopted
-	}
-	s.mu.Unlock()
 	tick := time.NewTicker(logPoll)
 	defer tick.Stop()
 	for last := false; ; {
-		err := open.update(s.logSources(LogOptions{}), func(t *tailedLog) error {
-			if adopted[t.pod] {
-				_ = t.seek(0) // its lines so far were shown by an earlier supervisor
-			}
-			return nil
-		})
-		if err == nil {
-			err = open.pass(func(pod, container string, line []byte) error {
-				s.o.Output(pod, container, line)
-				return nil
-			}, last)
-		}
-		if err != nil || last { // neither function fails
+		if err := s.showOutput(&open, last); err != nil || last { // it does not fail
 			return
 		}
 		select {
@@ -317,4 +302,21 @@ func (s *Supervisor) copyOutput(ctx context.Context) {
 		case <-tick.C:
 		}
 	}
+}
+
+// showOutput passes what is new on to Options.Output; with end, unfinished lines too.
+func (s *Supervisor) showOutput(open *tailedLogs, end bool) error {
+	err := open.update(s.logSources(LogOptions{}), func(t *tailedLog) error {
+		if t.adopted {
+			_ = t.seek(0) // its lines so far were shown by an earlier supervisor
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return open.pass(func(pod, container string, line []byte) error {
+		s.o.Output(pod, container, line)
+		return nil
+	}, end)
 }

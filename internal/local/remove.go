@@ -59,18 +59,34 @@ func (s *Supervisor) pruneLogs(ctx context.Context) {
 		end  time.Time
 	}
 	var list []dead
-	s.mu.Lock()
 	for _, d := range dirs {
 		key := filepath.Base(filepath.Dir(d)) + "/" + filepath.Base(d)
-		if st, err := os.Stat(d); err == nil && s.pods[key] == nil {
-			list = append(list, dead{d, st.ModTime()})
+		s.mu.Lock()
+		there := s.pods[key] != nil
+		s.mu.Unlock()
+		if !there {
+			list = append(list, dead{d, lastWritten(d)})
 		}
 	}
-	s.mu.Unlock()
 	slices.SortFunc(list, func(a, b dead) int { return b.end.Compare(a.end) })
 	for _, d := range list[min(keptLogs, len(list)):] {
 		if err := os.RemoveAll(d.path); err != nil {
 			s.o.Log.WarnContext(ctx, "old logs not removed", "dir", d.path, "error", err)
 		}
 	}
+}
+
+// lastWritten is when something was written to a log in dir, or one was made; zero
+// if that is not known. The time of dir alone is that of the last rotation.
+func lastWritten(dir string) (last time.Time) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return last
+	}
+	for _, e := range entries {
+		if st, err := e.Info(); err == nil && st.ModTime().After(last) {
+			last = st.ModTime()
+		}
+	}
+	return last
 }
