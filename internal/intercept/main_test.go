@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -30,5 +31,6 @@ func TestMain(m *testing.M) {
 		}
 		exit(0)
 	}
+	syscall.Umask(0o022) // other users run this, too
 	goleak.VerifyTestMain(m)
 }

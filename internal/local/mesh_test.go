@@ -67,11 +67,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code) //nolint:forbidigo // this is a main function, too
 }
 
-// ordinarySignals gives the programs that tests start the dispositions of signals
-// that they expect, whatever started the tests: nohup and a script's background
-// job leave SIGHUP or SIGINT ignored, which all that is started from there inherits
-// unless somebody on the way handles them.
-func ordinarySignals() {
+// ordinaryStart gives the programs that tests start the surroundings that they
+// expect, whatever started the tests: nohup and a script's background job leave
+// SIGHUP or SIGINT ignored, which all that is started from there inherits unless
+// somebody on the way handles them; a strict umask keeps other users out.
+func ordinaryStart() {
+	syscall.Umask(0o022)
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		if signal.Ignored(sig) {
 			signal.Notify(make(chan os.Signal, 1), sig) // nobody listens: ignored as before
@@ -80,7 +81,7 @@ func ordinarySignals() {
 }
 
 func buildAndRun(m *testing.M) (int, error) {
-	ordinarySignals()
+	ordinaryStart()
 	binaries.dir = os.Getenv(binariesEnv)
 	if binaries.dir == "" {
 		dir, err := os.MkdirTemp("", "vt")

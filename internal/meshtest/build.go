@@ -52,7 +52,7 @@ func buried(root string) int {
 }
 
 func (b *Binaries) run(m *testing.M, packages []string) (code int, err error) {
-	ordinarySignals()
+	ordinaryStart()
 	// Short, since the paths of Unix sockets below are bounded.
 	if b.Root, err = os.MkdirTemp("/tmp", "vt-"); err != nil {
 		return 0, err
