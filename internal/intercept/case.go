@@ -72,6 +72,9 @@ func (cfg *Config) validate() error {
 		if !cleanPath(d.Path) {
 			return fmt.Errorf("directory path %q is not absolute and clean", d.Path)
 		}
+		if !filepath.IsLocal(d.Volume) || filepath.Clean(d.Volume) != d.Volume || d.Volume == "." {
+			return fmt.Errorf("volume %q of directory %s is not a relative and clean path", d.Volume, d.Path)
+		}
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)

@@ -162,6 +162,16 @@ func TestImpossibleFiles(t *testing.T) {
 			t.Errorf("%+v was accepted", f)
 		}
 	}
+	for _, d := range []intercept.Dir{
+		{Path: "relative", Volume: "v"}, {Path: "/a"}, {Path: "/a", Volume: ".."}, {Path: "/a", Volume: "v/../../w"}, {Path: "/a", Volume: "/v"},
+	} {
+		cfg := config(t)
+		cfg.Dirs = []intercept.Dir{d}
+		if c, err := intercept.Start(testContext(t), cfg); err == nil {
+			_ = c.Close()
+			t.Errorf("%+v was accepted", d)
+		}
+	}
 }
 
 // TestNestedMounts mounts volumes below volumes, given in an order in which the
@@ -211,20 +221,24 @@ func TestNestedMounts(t *testing.T) {
 		{Path: host + "/data/cfg/run", Volume: "run"},
 		{Path: host + "/data", Volume: "data"},
 		{Path: host + "/elsewhere", Volume: "cache"},
+		// A directory of a volume (subPath), there before the volume itself is mounted.
+		{Path: host + "/part", Volume: "whole/sub/dir"},
+		{Path: host + "/whole", Volume: "whole"},
 	}
 	c := startCase(t, cfg)
 
 	for script, want := range map[string]string{
 		"cat app/secrets/token app/app.conf app/sub/b.conf app/beside.conf": "toverbbeside",
-		"ls app":                                             "app.conf\nbeside.conf\ncache\nsecrets\nsub\n",
-		"ls app/secrets app/sub":                             "app/secrets:\ntoken\n\napp/sub:\nb.conf\ntmp\n",
-		"echo x > app/cache/y; cat elsewhere/y":              "x\n",
-		"echo x > app/sub/tmp/x/y; cat app/sub/tmp/x/y":      "x\n",
-		"echo x > data/y; cat data/y; cat data/cfg/c.conf":   "x\nc",
-		"echo x > data/cfg/run/y; cat data/cfg/run/y":        "x\n",
-		"ls first; cat first/f.conf":                         "f.conf\nf",
-		"cat link/in/i.conf link/o.conf deep/er/still/in/i*": "ioi",
-		"cat " + top + "/a/b/y " + top + "/z":                "yz",
+		"ls app":                                                                   "app.conf\nbeside.conf\ncache\nsecrets\nsub\n",
+		"ls app/secrets app/sub":                                                   "app/secrets:\ntoken\n\napp/sub:\nb.conf\ntmp\n",
+		"echo x > app/cache/y; cat elsewhere/y":                                    "x\n",
+		"echo x > app/sub/tmp/x/y; cat app/sub/tmp/x/y":                            "x\n",
+		"echo x > data/y; cat data/y; cat data/cfg/c.conf":                         "x\nc",
+		"echo x > data/cfg/run/y; cat data/cfg/run/y":                              "x\n",
+		"echo x > part/y; cat whole/sub/dir/y; echo z > whole/sub/z; ls whole/sub": "x\ndir\nz\n",
+		"ls first; cat first/f.conf":                                               "f.conf\nf",
+		"cat link/in/i.conf link/o.conf deep/er/still/in/i*":                       "ioi",
+		"cat " + top + "/a/b/y " + top + "/z":                                      "yz",
 		"for d in app app/secrets app/sub app/sub/tmp data/cfg first second link link/in " + top + " " + top + "/a " + top + "/a/b; do " +
 			"touch $d/new 2>&1 | grep -o 'Read-only file system' | grep -c .; done": strings.Repeat("1\n", 12),
 	} {

@@ -25,8 +25,10 @@ type File struct {
 
 // Dir is a writable directory that is empty when the case begins and ends with it.
 type Dir struct {
-	Path   string // absolute and clean
-	Volume string // Dirs with the same name are one directory at several paths
+	Path string // absolute and clean
+	// Volume names what is mounted: Dirs with the same name are one directory at
+	// several paths, and v/sub is the directory sub in v.
+	Volume string
 }
 
 // mounter changes the mount namespace of the case. Nothing it does is seen

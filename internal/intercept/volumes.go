@@ -73,13 +73,18 @@ func (m *mounter) stageDirs(dirs []Dir) ([]volumeMount, error) {
 	var mounts []volumeMount
 	volumes := map[string]string{}
 	for _, d := range dirs {
-		staged, ok := volumes[d.Volume]
+		volume, sub, _ := strings.Cut(d.Volume, "/")
+		staged, ok := volumes[volume]
 		if !ok {
 			var err error
 			if staged, err = m.newDir(0o777); err != nil {
 				return nil, err
 			}
-			volumes[d.Volume] = staged
+			volumes[volume] = staged
+		}
+		staged = filepath.Join(staged, sub) // validated by P0
+		if err := os.MkdirAll(staged, 0o777); err != nil {
+			return nil, fmt.Errorf("make %s of volume %s: %w", sub, volume, err)
 		}
 		mounts = append(mounts, volumeMount{path: d.Path, staged: staged, dir: true})
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
@@ -31,6 +32,10 @@ func (s *setObject) volumes() map[string]volume {
 			s.o.problem(at, "the volume has no name", "name it")
 			continue
 		}
+		if validation.IsDNS1123Label(v.Name) != nil {
+			s.o.problem(at+".name", "the volume name "+quoted(v.Name)+" is not allowed", remedyLabel)
+			continue
+		}
 		if _, twice := out[v.Name]; twice {
 			s.o.problem(at+".name", "two volumes are named "+quoted(v.Name), "rename one of them")
 			continue
@@ -38,8 +43,13 @@ func (s *setObject) volumes() map[string]volume {
 		out[v.Name] = s.volume(v, at)
 	}
 	for i := range s.claims {
-		out[s.claims[i].Name] = volume{dir: true, known: true}
-		s.o.warn(index("spec.volumeClaimTemplates", i), "volumeClaimTemplates are not supported: an empty directory is mounted, which lives as long as the replica",
+		name, at := s.claims[i].Name, index("spec.volumeClaimTemplates", i)
+		if validation.IsDNS1123Label(name) != nil {
+			s.o.problem(at+".metadata.name", "the volume name "+quoted(name)+" is not allowed", remedyLabel)
+			continue
+		}
+		out[name] = volume{dir: true, known: true}
+		s.o.warn(at, "volumeClaimTemplates are not supported: an empty directory is mounted, which lives as long as the replica",
 			"keep data that must survive outside of it")
 	}
 	return out

@@ -114,7 +114,7 @@ type File struct {
 
 // Dir is a writable directory, empty when the replica is made, that is visible
 // to the programs of the replica at Path. Dirs that name the same Volume are one
-// directory.
+// directory; v/sub is the directory sub in v.
 type Dir struct {
 	Path   string // absolute, inside the case
 	Volume string
