@@ -24,10 +24,6 @@ type Objects struct {
 	Sets []mesh.WorkloadSet
 	// Services are sorted by host. Their virtual addresses are not set yet.
 	Services []mesh.Service
-	// Files are the files that were read, and Dirs the directories that were
-	// searched, as they were named; standard input is not among them.
-	Files []string
-	Dirs  []string
 }
 
 // Options say how files are read. The zero value is ready to use.

@@ -41,7 +41,6 @@ func (l *loader) read(paths []string) []*file {
 			l.unreadable(path, err)
 			return
 		}
-		l.objects.Files = append(l.objects.Files, path)
 		files = append(files, &file{name: path, dir: filepath.Dir(abs), data: data})
 	}
 	if len(paths) == 0 {
@@ -68,11 +67,53 @@ func (l *loader) read(paths []string) []*file {
 }
 
 func (l *loader) readDir(root string, add func(string)) {
-	n, start := 0, root
+	files, _, err := search(root)
+	for _, path := range files {
+		add(path)
+	}
+	switch {
+	case err != nil:
+		l.unreadable(root, err)
+	case len(files) == 0:
+		l.diags = append(l.diags, Diagnostic{
+			File: root, Problem: "the directory has no *.yaml, *.yml or *.json file", Remedy: "name another directory",
+		})
+	}
+}
+
+// Find lists the files that Load reads of paths, each once, and the directories that
+// it searches for them, as they are named; standard input is not among them. What
+// cannot be read is left out. It is for who waits for changes.
+func Find(paths []string) (files, dirs []string) {
+	seen := map[string]bool{}
+	again := func(path string) bool {
+		abs, err := filepath.Abs(path)
+		before := seen[abs]
+		seen[abs] = true
+		return before || err != nil
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		switch {
+		case path == "-" || err != nil:
+		case info.IsDir():
+			more, below, _ := search(path) // Load tells of errors
+			files, dirs = append(files, more...), append(dirs, below...)
+		default:
+			files = append(files, path)
+		}
+	}
+	return slices.DeleteFunc(files, again), slices.DeleteFunc(dirs, again)
+}
+
+// search lists what is read of a directory, and which directories below it are
+// searched, itself among them. With an error both are those found before it.
+func search(root string) (files, dirs []string, err error) {
+	start := root
 	if !strings.HasSuffix(start, string(filepath.Separator)) {
 		start += string(filepath.Separator) // so that a link to a directory is followed
 	}
-	err := filepath.WalkDir(start, func(path string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(start, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -82,24 +123,15 @@ func (l *loader) readDir(root string, add func(string)) {
 			if hidden {
 				return fs.SkipDir
 			}
-			l.objects.Dirs = append(l.objects.Dirs, path)
+			dirs = append(dirs, path)
 			return nil
 		}
 		if !hidden && slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(path))) {
-			n++
-			add(path)
+			files = append(files, path)
 		}
 		return nil
 	})
-	if err != nil {
-		l.unreadable(root, err)
-		return
-	}
-	if n == 0 {
-		l.diags = append(l.diags, Diagnostic{
-			File: root, Problem: "the directory has no *.yaml, *.yml or *.json file", Remedy: "name another directory",
-		})
-	}
+	return files, dirs, err
 }
 
 func (l *loader) readStdin(files []*file) []*file {

@@ -90,6 +90,9 @@ func load(t *testing.T, d *datadriven.TestData) string {
 		fmt.Fprintln(&b, diag)
 	}
 	dump(&b, objects)
+	if files, dirs := Find(paths); objects != nil && len(files) > 0 {
+		fmt.Fprintf(&b, "files %s dirs %s\n", strings.Join(files, " "), strings.Join(dirs, " "))
+	}
 	return b.String()
 }
 
@@ -104,9 +107,6 @@ func dump(b *strings.Builder, o *Objects) {
 	}
 	for i := range o.Services {
 		dumpService(b, &o.Services[i])
-	}
-	if len(o.Files) > 0 {
-		fmt.Fprintf(b, "files %s dirs %s\n", strings.Join(o.Files, " "), strings.Join(o.Dirs, " "))
 	}
 }
 
