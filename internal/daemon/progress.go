@@ -245,13 +245,14 @@ func (m *Mesh) narrate(ctx context.Context) error {
 
 // welcome says what can be reached and how the mesh is stopped.
 func (m *Mesh) welcome(s *Status) {
-	out := m.io.Progress
-	fmt.Fprintf(out, "the mesh is up after %.1f s: %s, %s\n", time.Since(m.started).Seconds(), Count(s.Workloads, "workload"), Count(s.Services, "service"))
+	var out bytes.Buffer // written at once: who waits for the first line finds all
+	fmt.Fprintf(&out, "the mesh is up after %.1f s: %s, %s\n", time.Since(m.started).Seconds(), Count(s.Workloads, "workload"), Count(s.Services, "service"))
 	for _, line := range s.Published {
-		fmt.Fprintf(out, "  %s  %s\n", line.URL, line.Service)
+		fmt.Fprintf(&out, "  %s  %s\n", line.URL, line.Service)
 	}
-	fmt.Fprintf(out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
-	fmt.Fprintln(out, "Ctrl-C or `vitrine down` stops everything; try `vitrine ps`, `vitrine graph`, `vitrine logs -f` in another terminal")
+	fmt.Fprintf(&out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
+	fmt.Fprintln(&out, "Ctrl-C or `vitrine down` stops everything; try `vitrine ps`, `vitrine graph`, `vitrine logs -f` in another terminal")
+	_, _ = m.io.Progress.Write(out.Bytes()) // whoever read it may be gone: the mesh goes on
 }
 
 // Count is a number with its noun: 1 workload, 2 workloads.

@@ -35,6 +35,7 @@ spec:
       - name: web
         command: [HELLO, serve]
         ports: [{containerPort: 8080}]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: v1
 kind: Service
@@ -57,6 +58,7 @@ spec:
       - name: caller
         command: [HELLO, poll, "http://web:8080/", "8080"]
         ports: [{containerPort: 8080}]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
 ---
 apiVersion: apps/v1
 kind: StatefulSet

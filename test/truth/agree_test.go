@@ -199,26 +199,35 @@ func sum(samples []meshtest.Sample, name string, which func(map[string]string) b
 func (b *books) agree(ended bool) {
 	b.t.Helper()
 	b.rest(0)
-	want := b.requests()
-	if len(want) == 0 {
-		b.t.Fatal("the ledgers are empty")
-	}
-	if !ended {
-		samples, err := b.mesh.ProxyMetrics()
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		for _, metric := range []string{
-			"istio_requests_total", "istio_request_duration_milliseconds_count", "istio_request_bytes_count", "istio_response_bytes_count",
-		} {
-			got := counted{}
-			for _, s := range samples {
-				if s.Labels["__name__"] == metric {
-					got.add(what(s.Labels), int(s.Value))
+	var want counted
+	if ended {
+		want = b.requests()
+	} else {
+		// Servers write some of what they did down after their answer.
+		meshtest.Eventually(b.t, func() error {
+			want = b.requests()
+			samples, err := b.mesh.ProxyMetrics()
+			if err != nil {
+				return err
+			}
+			for _, metric := range []string{
+				"istio_requests_total", "istio_request_duration_milliseconds_count", "istio_request_bytes_count", "istio_response_bytes_count",
+			} {
+				got := counted{}
+				for _, s := range samples {
+					if s.Labels["__name__"] == metric {
+						got.add(what(s.Labels), int(s.Value))
+					}
+				}
+				if err := differ("the proxies' "+metric, want, got); err != nil {
+					return err
 				}
 			}
-			b.diff("the proxies' "+metric, want, got)
-		}
+			return nil
+		})
+	}
+	if len(want) == 0 {
+		b.t.Fatal("the ledgers are empty")
 	}
 	b.mesh.WaitScraped()
 	for _, metric := range []string{"istio_requests_total", "istio_request_duration_milliseconds_count"} {

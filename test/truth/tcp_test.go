@@ -54,24 +54,9 @@ func TestTCP(t *testing.T) {
 // the interval at which living connections are reported.
 func (b *books) tcp() {
 	b.t.Helper()
-	_, pods, err := ledger.Read(b.ledgers)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	want := counted{}
-	for metric, facts := range map[string][2]string{
-		"istio_tcp_connections_opened_total": {"opened", "tcp_opened"},
-		"istio_tcp_connections_closed_total": {"closed", "tcp_closed"},
-		"istio_tcp_received_bytes_total":     {"sent", "tcp_received"},
-		"istio_tcp_sent_bytes_total":         {"received", "tcp_sent"},
-	} {
-		want.add(metric+" source load plain tcp -", b.facts["plain "+facts[0]])
-		for _, f := range pods {
-			want.add(metric+" destination load plain tcp -", f[facts[1]])
-		}
-	}
-	b.t.Logf("wanted: %v", want)
+	var want counted
 	meshtest.Eventually(b.t, func() error {
+		want = b.wantTCP() // a server writes down what it sent after it has
 		samples, err := b.mesh.ProxyMetrics()
 		if err != nil {
 			return err
@@ -93,6 +78,28 @@ func (b *books) tcp() {
 		b.storedTCP("istio_tcp_"+metric+"_bytes_total", got)
 	}
 	b.diff("the store's TCP counters", want, got)
+}
+
+// wantTCP is what the counters of TCP must be by what load and servers wrote down.
+func (b *books) wantTCP() counted {
+	b.t.Helper()
+	_, pods, err := ledger.Read(b.ledgers)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	want := counted{}
+	for metric, facts := range map[string][2]string{
+		"istio_tcp_connections_opened_total": {"opened", "tcp_opened"},
+		"istio_tcp_connections_closed_total": {"closed", "tcp_closed"},
+		"istio_tcp_received_bytes_total":     {"sent", "tcp_received"},
+		"istio_tcp_sent_bytes_total":         {"received", "tcp_sent"},
+	} {
+		want.add(metric+" source load plain tcp -", b.facts["plain "+facts[0]])
+		for _, f := range pods {
+			want.add(metric+" destination load plain tcp -", f[facts[1]])
+		}
+	}
+	return want
 }
 
 func (b *books) storedTCP(metric string, into counted) {
