@@ -112,6 +112,7 @@ type Case struct {
 
 	closeOnce sync.Once
 	state     string // how P1 ended; written before done is closed
+	byItself  bool   // P1 ended before Close was called; written before done is closed
 
 	mu       sync.Mutex // guards what follows
 	gone     bool       // no more answers will come
@@ -170,12 +171,10 @@ func (c *Case) Run(ctx context.Context) error {
 	for _, p := range c.pools {
 		p.close()
 	}
-	select {
-	case <-c.closing:
-		return nil
-	default:
+	if c.byItself {
 		return fmt.Errorf("the case's agent ended: %s", c.state)
 	}
+	return nil
 }
 
 // Close ends everything in the case with SIGKILL and waits until it is gone.

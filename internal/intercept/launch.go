@@ -43,6 +43,11 @@ func launch(cfg *Config) (*Case, error) {
 		} else {
 			c.state = state.String()
 		}
+		select {
+		case <-c.closing:
+		default:
+			c.byItself = true
+		}
 		close(c.done)
 	}()
 	if err := <-started; err != nil {

@@ -242,6 +242,25 @@ func TestAgentDies(t *testing.T) {
 	}
 }
 
+// TestCloseHidesNoDeath: those who use a case close it when it is gone, which makes
+// its end none of theirs.
+func TestCloseHidesNoDeath(t *testing.T) {
+	c, err := intercept.Start(testContext(t), config(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(c.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the case to end", c.Done())
+	if err := c.Close(); err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if err := c.Run(testContext(t)); err == nil || err.Error() != "the case's agent ended: signal: killed" {
+		t.Errorf("Run: %v", err)
+	}
+}
+
 // TestStartIsCancelled: a Start whose context ends leaves no agent.
 func TestStartIsCancelled(t *testing.T) {
 	for i := range 20 {
