@@ -162,6 +162,27 @@ func TestAgentDeathEndsThePodAndIsMended(t *testing.T) {
 	}
 }
 
+// TestCauseOfAnEndIsTold: the death of P1 makes all that uses the case fail, too. It
+// alone is told, and once.
+func TestCauseOfAnEndIsTold(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("migrate", 1, "signals")
+	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
+	w.apply(t, set)
+	w.printed(t, "waiting")
+	p := w.sup.Pods()[0]
+	killAgent(t, &p)
+	eventually(t, func() error { // its process has ended, and said why
+		if now := w.sup.Pods()[0]; now.Status.Phase != pod.Failed || now.ProxyPID != 0 {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+	if st := w.sup.Pods()[0].Status; st.Reason != pod.ReasonProxyError || st.Message != "case: the case's agent ended: signal: killed" {
+		t.Errorf("told is %s %q", st.Reason, st.Message)
+	}
+}
+
 // TestStartFromTheLastGoodConfiguration starts a pod's process while there is
 // no control plane: it serves with the configuration that it had last.
 func TestStartFromTheLastGoodConfiguration(t *testing.T) {

@@ -3,6 +3,7 @@ package local_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -138,6 +140,76 @@ func TestRunForwardsSignals(t *testing.T) {
 	}
 	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 {
 		t.Errorf("it ended with %v, want exit code 7", err)
+	}
+}
+
+// TestRunIsEndedBeforeItsProgram: a signal that comes while there is no program yet
+// ends `vitrine run` as it would have ended the program, by itself or from the
+// terminal.
+func TestRunIsEndedBeforeItsProgram(t *testing.T) {
+	w := newWorld(t)
+	for name, tc := range map[string]struct {
+		signal syscall.Signal
+		key    string // on a terminal
+	}{
+		"terminated":  {syscall.SIGTERM, ""},
+		"interrupted": {syscall.SIGINT, ""},
+		"hung up":     {syscall.SIGHUP, ""},
+		"Ctrl-C":      {syscall.SIGINT, "\x03"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd, load := w.foreground(t, binaries.self, "exit", "0")
+			path := cmd.Args[len(cmd.Args)-1]
+			boot, err := pod.ReadBootstrap(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			boot.XDSSocket = filepath.Join(w.dir, "nobody.sock") // from where no configuration comes
+			if _, err := boot.Write(); err != nil {
+				t.Fatal(err)
+			}
+			var stdout bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &stdout, t.Output()
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			var screen *os.File
+			if tc.key != "" {
+				var tty *os.File
+				screen, tty = openTerminal(t)
+				defer tty.Close()
+				cmd.Stdin = tty
+				cmd.SysProcAttr.Setctty = true
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			defer time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }).Stop()
+			client := pod.NewClient(boot.RunDir)
+			defer client.Close()
+			eventually(t, func() error {
+				st, err := client.Status(t.Context())
+				if err == nil && !strings.Contains(st.Message, "waiting for the first configuration") {
+					err = fmt.Errorf("%s %q", st.Phase, st.Message)
+				}
+				return err
+			})
+			if tc.key != "" {
+				_, err = io.WriteString(screen, tc.key)
+			} else {
+				err = cmd.Process.Signal(tc.signal)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = cmd.Wait()
+			if ws := cmd.ProcessState.Sys().(syscall.WaitStatus); !ws.Signaled() || ws.Signal() != tc.signal || stdout.Len() > 0 {
+				t.Errorf("it ended with %v and said %q, want death by %s in silence", err, stdout.String(), tc.signal)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if err := w.sup.AwaitGone(ctx, []string{load.Key()}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

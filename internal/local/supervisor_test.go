@@ -214,6 +214,25 @@ func TestProxyDeathEndsTheProgramAndIsMended(t *testing.T) {
 	}
 }
 
+// TestProxyThatCannotStartSaysWhy: also before it has a log.
+func TestProxyThatCannotStartSaysWhy(t *testing.T) {
+	w := newWorld(t)
+	inTheWay := filepath.Join(w.dir, "data", "pods") // as a file
+	if err := errors.Join(os.MkdirAll(filepath.Dir(inTheWay), 0o700), os.WriteFile(inTheWay, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(t, deployment("web", 1, "serve", "8080"))
+	eventually(t, func() error {
+		if pods := w.sup.Pods(); len(pods) != 1 || pods[0].Crashes == 0 {
+			return errors.New(w.describe())
+		}
+		return nil
+	})
+	if st := w.sup.Pods()[0].Status; !strings.Contains(st.Message, inTheWay) || !strings.Contains(st.Message, "--data-dir") || strings.Contains(st.Message, "\n") {
+		t.Errorf("the pod says %q, want one line with %s and --data-dir", st.Message, inTheWay)
+	}
+}
+
 func TestRollingUpdateLosesNoRequest(t *testing.T) {
 	w := newWorld(t)
 	w.plane.SetServices("test", []mesh.Service{{

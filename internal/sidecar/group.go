@@ -4,19 +4,25 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 )
 
+// errPartEnded says that a part ended before it was told to: group.stop says which
+// and why.
+var errPartEnded = errors.New("a part of the process ended")
+
 // group runs the parts of the process: each in a goroutine of its own, ended
 // one after the other in the reverse order of their start, so that a part can
 // rely on those before it for its whole life.
 type group struct {
+	log    *slog.Logger
 	parts  []*part
 	failed chan struct{} // closed by the first part that ends before it is told to
-	first  error         // of that part; written before failed is closed
 	once   sync.Once
+	cause  error // see stop
 
 	stopping atomic.Bool // from now on a part may end before it is told to
 }
@@ -28,8 +34,8 @@ type part struct {
 	err    error // written before done is closed
 }
 
-func newGroup() *group {
-	return &group{failed: make(chan struct{})}
+func newGroup(log *slog.Logger) *group {
+	return &group{log: log, failed: make(chan struct{})}
 }
 
 // start adds a running part. ctx carries no end: stop ends the part.
@@ -50,26 +56,31 @@ func (g *group) start(ctx context.Context, name string, run func(ctx context.Con
 			err = errors.New("ended by itself")
 		}
 		p.err = fmt.Errorf("%s: %w", name, err)
-		g.once.Do(func() {
-			g.first = p.err
-			close(g.failed)
-		})
+		g.once.Do(func() { close(g.failed) })
 	}()
 }
 
 // stopFrom ends the part with the given name and all parts that were started
 // after it, last first. "" means all.
-func (g *group) stopFrom(name string) error {
+func (g *group) stopFrom(name string) {
 	g.stopping.Store(true)
-	var errs []error
 	for i, p := range slices.Backward(g.parts) {
 		p.cancel()
 		<-p.done
-		errs = append(errs, p.err)
+		if p.err != nil {
+			g.log.Warn("a part of the process failed", "part", p.name, "error", p.err)
+			g.cause = p.err
+		}
 		g.parts = g.parts[:i]
 		if p.name == name {
 			break
 		}
 	}
-	return errors.Join(errs...)
+}
+
+// stop ends all parts. The error is that of the part which was started first among
+// those that failed: the others relied on it, and most likely failed for that.
+func (g *group) stop() error {
+	g.stopFrom("")
+	return g.cause
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -59,14 +60,16 @@ func Main(bootstrap, version string, complain io.Writer) int {
 		fmt.Fprintf(complain, "vitrine-proxy: serve %s: %v\n", b.Workload.Key(), err)
 		return exitOurs
 	}
-	if err := os.MkdirAll(b.StateDir, 0o700); err != nil {
-		fmt.Fprintf(complain, "vitrine-proxy: serve %s: %v\n", b.Workload.Key(), err)
-		return exitOurs
-	}
 	level := new(slog.LevelVar)
-	log, closeLog, err := openLog(b, level)
+	log, closeLog, err := openDirs(b, level)
 	if err != nil {
 		fmt.Fprintf(complain, "vitrine-proxy: serve %s: %v\n", b.Workload.Key(), err)
+		early := pod.New(pod.Options{Bootstrap: b})
+		early.Fail(pod.ReasonProxyError, oneLine(err))
+		status, _ := early.Status()
+		if err := pod.WriteFinal(b.RunDir, &status); err != nil {
+			fmt.Fprintf(complain, "vitrine-proxy: %v\n", err)
+		}
 		return exitOurs
 	}
 	defer closeLog()
@@ -89,7 +92,7 @@ func Main(bootstrap, version string, complain io.Writer) int {
 func (s *sidecar) finish(err error, complain io.Writer) int {
 	if err != nil {
 		s.log.Error("pod cannot go on", "error", err)
-		s.runtime.Fail(pod.ReasonProxyError, err.Error())
+		s.runtime.Fail(pod.ReasonProxyError, oneLine(err))
 	}
 	status, _ := s.runtime.Status()
 	if werr := pod.WriteFinal(s.b.RunDir, &status); werr != nil {
@@ -104,7 +107,10 @@ func (s *sidecar) finish(err error, complain io.Writer) int {
 	}
 	last := status.Containers[0].LastExit
 	switch {
-	case last == nil: // stopped before it was started
+	case last == nil && s.endedBy != 0: // before it was started: its default action, as nobody handled it
+		dieOf(s.endedBy)
+		return 128 + int(s.endedBy)
+	case last == nil: // `vitrine down`, say
 		return exitOurs
 	case last.Reason == pod.ReasonStartError:
 		fmt.Fprintf(complain, "vitrine: %s\n", last.Message)
@@ -113,6 +119,9 @@ func (s *sidecar) finish(err error, complain io.Writer) int {
 	}
 	return last.Code
 }
+
+// oneLine is what err says, for where a line is expected: a status, a table.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // dieOf ends this process the way its program ended, so that a shell sees the
 // same. It returns if the signal does not end processes.
@@ -136,6 +145,14 @@ func dieOf(sig syscall.Signal) {
 type logs struct {
 	handler slog.Handler
 	access  io.Writer // nil writes no access log
+}
+
+// openDirs makes the directories of the pod that are kept, and opens its log there.
+func openDirs(b *pod.Bootstrap, level *slog.LevelVar) (l logs, done func(), err error) {
+	if err := os.MkdirAll(b.StateDir, 0o700); err != nil {
+		return l, nil, fmt.Errorf("make state directory: %w (is --data-dir yours to write to?)", err)
+	}
+	return openLog(b, level)
 }
 
 func openLog(b *pod.Bootstrap, level *slog.LevelVar) (l logs, done func(), err error) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/admin"
@@ -49,6 +50,7 @@ type sidecar struct {
 	runtime   *pod.Runtime
 	readiness *admin.Readiness
 	names     names
+	endedBy   syscall.Signal // that came before the program; written by handleSignals, read after its end
 
 	listed     atomic.Bool   // the configuration in force has this workload as an endpoint
 	configured chan struct{} // closed when the first configuration is in force
@@ -61,8 +63,12 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	s.readiness = admin.NewReadiness(taskCase, taskListen, taskConfig)
 	s.configured = make(chan struct{})
 	w := &s.b.Workload
-	parts := newGroup()
-	defer func() { err = errors.Join(err, parts.stopFrom("")) }()
+	parts := newGroup(s.log)
+	defer func() {
+		if cause := parts.stop(); err == nil || errors.Is(err, errPartEnded) {
+			err = cause
+		}
+	}()
 
 	// 1. The status socket, so that the supervisor sees what is going on.
 	status, err := pod.Listen(ctx, s.b.RunDir)
@@ -129,9 +135,9 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 
 	// 8. Everything that counts has to end before the last figures are taken;
 	// the recorder and the status socket go last, with the deferred stop.
-	err = parts.stopFrom("case")
+	parts.stopFrom("case")
 	s.sendFinal(ctx, recorder)
-	return err
+	return nil
 }
 
 // evictAfter turns the bootstrap's value into telemetry's, where 0 is never.
@@ -152,7 +158,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	select {
 	case <-s.configured:
 	case <-parts.failed:
-		return parts.first
+		return errPartEnded
 	case <-s.runtime.Stopping(): // the programs will not be started
 	case <-ctx.Done():
 		return nil
@@ -183,7 +189,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	case <-parts.failed:
 		cancel()
 		<-ended
-		return parts.first
+		return errPartEnded
 	}
 }
 

@@ -3,6 +3,7 @@ package sidecar
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -31,17 +32,15 @@ func until(name string, mu *sync.Mutex, ended *[]string) func(context.Context) e
 func TestPartsEndInReverse(t *testing.T) {
 	var mu sync.Mutex
 	var ended []string
-	g := newGroup()
+	g := newGroup(slog.New(slog.DiscardHandler))
 	for _, name := range []string{"a", "b", "c", "d"} {
 		g.start(t.Context(), name, until(name, &mu, &ended))
 	}
-	if err := g.stopFrom("c"); err != nil {
-		t.Error(err)
-	}
+	g.stopFrom("c")
 	if want := []string{"d", "c"}; !slices.Equal(ended, want) {
 		t.Errorf("ended %v, want %v", ended, want)
 	}
-	if err := g.stopFrom(""); err != nil {
+	if err := g.stop(); err != nil {
 		t.Error(err)
 	}
 	if want := []string{"d", "c", "b", "a"}; !slices.Equal(ended, want) {
@@ -49,19 +48,21 @@ func TestPartsEndInReverse(t *testing.T) {
 	}
 }
 
-func TestFirstFailureIsTold(t *testing.T) {
+// TestRootCauseIsTold: of several parts that failed the one that the others rely on,
+// whichever ended first, and whether or not all were told to end meanwhile.
+func TestRootCauseIsTold(t *testing.T) {
 	var mu sync.Mutex
 	var ended []string
 	cause := errors.New("disk on fire")
-	g := newGroup()
+	g := newGroup(slog.New(slog.DiscardHandler))
 	g.start(t.Context(), "a", until("a", &mu, &ended))
-	g.start(t.Context(), "b", func(context.Context) error { return cause })
+	late := make(chan struct{})
+	g.start(t.Context(), "b", func(context.Context) error { <-late; return cause })
+	g.start(t.Context(), "c", func(context.Context) error { return nil })
+	g.start(t.Context(), "d", func(ctx context.Context) error { <-ctx.Done(); close(late); return errors.New("cut off") })
 	<-g.failed
-	if !errors.Is(g.first, cause) || g.first.Error() != "b: disk on fire" {
-		t.Errorf("first failure is %v", g.first)
-	}
-	if err := g.stopFrom(""); !errors.Is(err, cause) {
-		t.Errorf("stop says %v", err)
+	if err := g.stop(); !errors.Is(err, cause) || err.Error() != "b: disk on fire" {
+		t.Errorf("the cause is %q, want that of b", err)
 	}
 }
 

@@ -68,10 +68,16 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 		shared = jobs.resumed(pid)
 	default:
 	}
+	if pid, over := s.program(); pid == 0 && !over && sig != syscall.SIGTSTP {
+		shared = false // with nobody yet
+	}
 	if !shared && s.runtime.Signal("", sig) == 0 {
 		// No program runs yet: end before there is one.
 		switch sig {
 		case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP:
+			if s.endedBy == 0 {
+				s.endedBy = sig
+			}
 			s.runtime.Stop(false)
 		default:
 		}
