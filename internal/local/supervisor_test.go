@@ -333,6 +333,14 @@ func TestJob(t *testing.T) {
 			set := deployment("migrate", 1, "exit", tc.code)
 			set.Kind, set.Restart, set.Completions = mesh.KindJob, tc.restart, 2
 			w.apply(t, set)
+			// While one runs, the Job has settled: it might run for days.
+			eventually(t, func() error {
+				pods := w.sup.Pods()
+				if len(pods) < tc.pods || slices.ContainsFunc(pods, func(p local.PodStatus) bool { return !p.Status.Phase.Ended() || p.ProxyPID != 0 }) {
+					return errors.New(w.describe())
+				}
+				return nil
+			})
 			pods := w.settled(t)
 			if len(pods) != tc.pods {
 				t.Fatalf("%d pods, want %d: %s", len(pods), tc.pods, w.describe())
