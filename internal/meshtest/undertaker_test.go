@@ -68,9 +68,13 @@ func TestNothingOutlivesAKilledTest(t *testing.T) {
 	if got, err := line.next(); err != nil || got != "ready" {
 		t.Fatalf("%q, %v", got, err)
 	}
-	if n := len(processesOf(root)); n != 2 {
-		t.Errorf("%d processes, want 2", n)
-	}
+	// The kernel shows the environment of a process a moment after its start.
+	Eventually(t, func() error {
+		if n := len(processesOf(root)); n != 2 {
+			return fmt.Errorf("%d processes, want 2", n)
+		}
+		return nil
+	})
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait() // it was killed
 	Eventually(t, func() error {

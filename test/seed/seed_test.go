@@ -125,7 +125,12 @@ func closeShop(t *testing.T, m *meshtest.Mesh, shop, ledger string) {
 	if i < 0 {
 		t.Fatal("shop.yaml has no visitors at its end any more")
 	}
-	if err := os.WriteFile(shop, data[:i], 0o644); err != nil {
+	// At once: the mesh watches the file, and half of one is a wrong one.
+	without := filepath.Join(bin.Root, "without-load.yaml") // of the same file system
+	if err := os.WriteFile(without, data[:i], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(without, shop); err != nil {
 		t.Fatal(err)
 	}
 	meshtest.Eventually(t, func() error {

@@ -101,8 +101,9 @@ func poll(url, port string) {
 	var ok, failed atomic.Int64
 	last := new(atomic.Value)
 	last.Store("")
-	kept := &http.Client{Timeout: 5 * time.Second}
-	fresh := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	const limit = 30 * time.Second // a busy machine's pauses are no failures
+	kept := &http.Client{Timeout: limit}
+	fresh := &http.Client{Timeout: limit, Transport: &http.Transport{DisableKeepAlives: true}}
 	go func() {
 		for n := 0; ; n++ {
 			client := kept

@@ -206,7 +206,7 @@ func (o *origin) ended(w http.ResponseWriter, r *http.Request) {
 
 func (o *origin) signal(w http.ResponseWriter, c chan struct{}) {
 	code := http.StatusOK
-	timer := time.NewTimer(5 * time.Second)
+	timer := time.NewTimer(30 * time.Second)
 	defer timer.Stop()
 	select {
 	case <-c:
