@@ -100,7 +100,8 @@ func (s *Supervisor) clearAway(key, dir string) error {
 // it is: announced as not ready, it would be taken out of service everywhere
 // until its first report arrives.
 func (s *Supervisor) inquire(ctx context.Context, p *keptPod) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	// Long enough for a busy machine; one that is stopped (Ctrl-Z) holds up the others.
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	client := pod.NewClient(p.boot.RunDir)
 	defer client.Close()
