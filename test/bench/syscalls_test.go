@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -38,7 +39,7 @@ const (
 // the best of some bursts counts.
 func TestSyscallsPerRequest(t *testing.T) {
 	const conns, requests, bursts = 16, 150, 8
-	listen, origin := freeAddr(t), serveKilobyte(t)
+	origin, listen := serveKilobyte(t), freeAddr(t)
 	pid := startHop(t, listen, origin)
 	clients := make([]net.Conn, conns)
 	readers := make([]*bufio.Reader, conns)
@@ -236,14 +237,28 @@ func dialHop(t *testing.T, addr string) net.Conn {
 	}
 }
 
+// freeAddr is an address to listen on: until the test ends a socket is bound to it
+// that does not listen, so that nobody gets it by chance. Go's listeners may be
+// bound beside such a one.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", at.(*unix.SockaddrInet4).Port)
 }
 
 // serveKilobyte is an origin that answers every request with 1 KiB.
