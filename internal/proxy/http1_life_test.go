@@ -323,19 +323,13 @@ func TestIdleClient(t *testing.T) {
 }
 
 func TestNoUpstream(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := ln.Addr().String()
-	ln.Close()
 	for _, tc := range []struct {
 		name, body string
 		flags      telemetry.Flags
 		endpoints  []string
 	}{
 		{"none", "no healthy upstream", telemetry.FlagUH, nil},
-		{"refused", "upstream connect error or disconnect/reset before headers. reset reason: connection failure", telemetry.FlagUF, []string{closed}},
+		{"refused", "upstream connect error or disconnect/reset before headers. reset reason: connection failure", telemetry.FlagUF, []string{closedPort(t).String()}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, tc.endpoints...), nil)

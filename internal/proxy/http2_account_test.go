@@ -115,7 +115,7 @@ func TestHTTP2EndpointLeavesWhileItIsChosen(t *testing.T) {
 	at := h2Origin(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "late") })
 	r := newRig(t, mesh.ProtocolHTTP2, at)
 	e := upstream.NewEndpoint(at, r.p.dialPeer(at), r.p.peerLimits())
-	d := destination{endpoint: e, cluster: &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{ConnectTimeout: time.Second}}}}
+	d := destination{endpoint: e, cluster: &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{ConnectTimeout: patience}}}}
 	s := r.p.h2sessionOf(&d)
 	e.Close()
 	for range 2 {

@@ -280,17 +280,21 @@ func TestHTTP2BalancesRequests(t *testing.T) {
 func TestHTTP2SurvivesGoAway(t *testing.T) {
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
-	ln := tcpListen(t)
+	at := closedPort(t)
+	ln, err := net.Listen("tcp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
 	first := &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
 	go func() { _ = first.Serve(ln) }()
-	r := newRig(t, mesh.ProtocolHTTP2, addrPort(ln))
+	r := newRig(t, mesh.ProtocolHTTP2, at)
 	if res := r.h2Get(t); res != "200 " {
 		t.Fatal(res)
 	}
 	if err := first.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	again, err := net.Listen("tcp", ln.Addr().String())
+	again, err := net.Listen("tcp", at.String())
 	if err != nil {
 		t.Fatal(err)
 	}

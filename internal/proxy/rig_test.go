@@ -58,7 +58,7 @@ func webConfig(protocol mesh.Protocol, timeout time.Duration, endpoints ...strin
 			Name: "web", Domains: []string{"web", "web.default.svc.cluster.local"},
 			Routes: []mesh.Route{{Name: "default", Prefix: "/", Timeout: timeout, Clusters: []mesh.WeightedCluster{{Cluster: cluster, Weight: 1}}}},
 		}}}},
-		Clusters:  []mesh.Cluster{{Name: cluster, Type: mesh.ClusterEDS, Service: ref, Port: 80, ConnectTimeout: time.Second}},
+		Clusters:  []mesh.Cluster{{Name: cluster, Type: mesh.ClusterEDS, Service: ref, Port: 80, ConnectTimeout: patience}},
 		Workloads: []mesh.Workload{workload("client", 2), workload("web", 3)},
 	}
 	ce := mesh.ClusterEndpoints{Cluster: cluster}
@@ -159,18 +159,13 @@ func serveRaw(tb testing.TB, handle func(*net.TCPConn)) string {
 // inboundConfig is one bound listener in front of the program on origin's port.
 func inboundConfig(tb testing.TB, origin string) (*mesh.NodeConfig, netip.AddrPort) {
 	tb.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	bind := netip.MustParseAddrPort(ln.Addr().String())
-	ln.Close()
+	bind := closedPort(tb)
 	port := netip.MustParseAddrPort(origin).Port()
 	return &mesh.NodeConfig{
 		Listeners: []mesh.Listener{{
 			Name: "inbound", Direction: mesh.Inbound, Address: bind, Bind: true, Protocol: mesh.ProtocolHTTP, Cluster: "inbound|8080||",
 		}},
-		Clusters:  []mesh.Cluster{{Name: "inbound|8080||", Type: mesh.ClusterLocal, Port: port, ConnectTimeout: time.Second}},
+		Clusters:  []mesh.Cluster{{Name: "inbound|8080||", Type: mesh.ClusterLocal, Port: port, ConnectTimeout: patience}},
 		Workloads: []mesh.Workload{workload("web", 3), workload("client", 2)},
 	}, bind
 }

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 )
@@ -236,13 +238,31 @@ func echo(c *net.TCPConn) {
 	_, _ = io.Copy(c, c)
 }
 
-// closedPort is an address where nobody listens.
-func closedPort(t *testing.T) netip.AddrPort {
-	t.Helper()
-	ln := tcpListen(t)
-	a := addrPort(ln)
-	ln.Close()
-	return a
+// closedPort is an address that refuses connections, unless the test listens there:
+// until the test ends a socket is bound to it that does not listen, so that nobody
+// gets it by chance.
+func closedPort(tb testing.TB) netip.AddrPort {
+	tb.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { unix.Close(fd) })
+	err = errors.Join(
+		// Beside such a socket listeners may be bound, exclusive and published ones, but
+		// only by the number of the port.
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
+		unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback().As4()}),
+	)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return netip.AddrPortFrom(loopback(), uint16(at.(*unix.SockaddrInet4).Port))
 }
 
 func mustWrite(t *testing.T, c io.Writer, s string) {
