@@ -57,6 +57,7 @@ func TestAPI(t *testing.T) {
 	var notified []Alert
 	r := start(t, Options{
 		RuleFiles: []string{rules}, Version: "1.2.3", RetentionTime: 48 * time.Hour, RetentionBytes: 1 << 30,
+		ScrapeInterval: unhurried,
 		Notify: func(_ context.Context, alerts []Alert) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -128,7 +129,7 @@ func TestAPI(t *testing.T) {
 	check("alertmanagers", len(managers.Active), 0)
 	cfg, err := c.Config(ctx)
 	must(err)
-	check("config", strings.Contains(cfg.YAML, "job_name: apps") && strings.Contains(cfg.YAML, "scrape_interval: 200ms"), true)
+	check("config", strings.Contains(cfg.YAML, "job_name: apps") && strings.Contains(cfg.YAML, "scrape_interval: 2s"), true)
 	flags, err := c.Flags(ctx)
 	must(err)
 	check("flags", flags["storage.tsdb.retention.time"], "2d")
@@ -161,7 +162,7 @@ func TestAPI(t *testing.T) {
 
 // Endpoints that the client library has no function for.
 func TestPlainHTTP(t *testing.T) {
-	r := start(t, Options{})
+	r := start(t, Options{ScrapeInterval: unhurried})
 	a := newApp(t)
 	r.SetTargets("apps", []Target{a.target(map[string]string{"pod": `<img src=x onerror="alert(1)">`})})
 	r.awaitValue("up", 1)
@@ -229,7 +230,7 @@ func do(t *testing.T, srv *httptest.Server, method, path string) (int, http.Head
 }
 
 func TestEval(t *testing.T) {
-	r := start(t, Options{})
+	r := start(t, Options{ScrapeInterval: unhurried})
 	a := newApp(t)
 	r.SetTargets("apps", []Target{a.target(nil)})
 	r.eventually("three scrapes", func() bool {

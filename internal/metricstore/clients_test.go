@@ -17,7 +17,7 @@ import (
 // fractions of seconds or RFC 3339, answers compressed. Whether the embedded
 // store answers or another server behind it makes no difference.
 func TestCallsOfGrafanaAndKiali(t *testing.T) {
-	r := start(t, Options{Version: "3.5.0"})
+	r := start(t, Options{Version: "3.5.0", ScrapeInterval: unhurried})
 	a := newApp(t)
 	r.SetTargets("apps", []Target{a.target(map[string]string{"pod": "p1"})})
 	a.requests.WithLabelValues("200").Add(3)

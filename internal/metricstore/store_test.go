@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
+// unhurried is a ScrapeInterval for tests that look again and again at what was
+// scraped: a scrape must last as long to fail, at which its series would end.
+const unhurried = 2 * time.Second
+
 // running is a Store at work, for tests.
 type running struct {
 	*Store
