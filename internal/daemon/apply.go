@@ -5,16 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
-	"strings"
 
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// load reads the files and tells their warnings, and which sets are left out of
-// the objects.
-func (m *Mesh) load() (objs *manifest.Objects, leftOut []string, err error) {
+// load reads the files. With the objects come the sets that are left out of them, and
+// what is to be told.
+func (m *Mesh) load() (objs *manifest.Objects, leftOut, warnings []string, err error) {
 	objs, diags := manifest.Load(m.cfg.Files, manifest.Options{Stdin: m.io.Stdin, CheckPrograms: !m.io.Demo})
 	bad := &ManifestError{}
 	for _, d := range diags {
@@ -24,17 +24,20 @@ func (m *Mesh) load() (objs *manifest.Objects, leftOut []string, err error) {
 		}
 	}
 	if bad.Count > 0 {
-		return nil, nil, bad
-	}
-	for _, line := range bad.Lines {
-		fmt.Fprintln(m.io.Progress, line)
+		return nil, nil, nil, bad
 	}
 	if m.io.Demo {
 		if leftOut, err = m.leaveOut(objs); err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 	}
-	return objs, leftOut, nil
+	return objs, leftOut, bad.Lines, nil
+}
+
+func (m *Mesh) tell(lines []string) {
+	for _, line := range lines {
+		fmt.Fprintln(m.io.Progress, line)
+	}
 }
 
 // apply hands loaded objects on in place of those before. If anything about
@@ -81,27 +84,41 @@ func (m *Mesh) leaveAway(targets []string) error {
 	return m.applyLocked(&objs, m.leftOut)
 }
 
-// reload reads the files again; if anything is wrong, what runs stays.
+// reload reads the files again; if anything is wrong, what runs stays. Nothing is
+// said if they ask for what they asked for before: of a comment, or of a file that was
+// only touched.
 func (m *Mesh) reload(ctx context.Context) {
-	objs, leftOut, err := m.load()
+	objs, leftOut, warnings, err := m.load()
 	if bad, ok := errors.AsType[*ManifestError](err); ok {
-		fmt.Fprintln(m.io.Progress, strings.Join(bad.Lines, "\n"))
+		m.tell(bad.Lines)
 	}
 	if err == nil {
-		mine := map[netip.AddrPort]bool{}
 		m.mu.Lock()
-		for _, p := range publishedBy(m.objs.Services) {
-			mine[p.address] = true
-		}
+		same := reflect.DeepEqual(objs, m.objs)
 		m.mu.Unlock()
-		err = checkPublished(ctx, objs.Services, mine)
+		if same && !m.refused {
+			return
+		}
+		m.tell(warnings)
+		err = m.change(ctx, objs, leftOut)
 	}
-	if err == nil {
-		err = m.apply(objs, leftOut)
-	}
-	if err != nil {
+	if m.refused = err != nil; m.refused {
 		fmt.Fprintf(m.io.Progress, "the change was not applied: %v; what runs goes on as before\n", err)
 		return
 	}
 	fmt.Fprintln(m.io.Progress, "applied the change")
+}
+
+// change applies objects while others are in force.
+func (m *Mesh) change(ctx context.Context, objs *manifest.Objects, leftOut []string) error {
+	mine := map[netip.AddrPort]bool{}
+	m.mu.Lock()
+	for _, p := range publishedBy(m.objs.Services) {
+		mine[p.address] = true
+	}
+	m.mu.Unlock()
+	if err := checkPublished(ctx, objs.Services, mine); err != nil {
+		return err
+	}
+	return m.apply(objs, leftOut)
 }

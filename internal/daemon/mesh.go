@@ -83,6 +83,9 @@ type Mesh struct {
 
 	announced announced
 
+	filesVersion string // when they were read first
+	refused      bool   // the last reload was; of the goroutine that watches the files
+
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects
 	// leftOut are the sets of the files that Demo left out of objs.
@@ -116,10 +119,13 @@ func New(cfg Config, stdio IO) (*Mesh, error) {
 		return nil, &ConfigError{Reasons: []error{errors.New("--watch cannot follow standard input: write it to a file and give that to -f")}}
 	}
 	if len(cfg.Files) > 0 {
+		m.filesVersion = filesVersion(cfg.Files) // what changes from now on is read again
+		var warnings []string
 		var err error
-		if m.objs, m.leftOut, err = m.load(); err != nil {
+		if m.objs, m.leftOut, warnings, err = m.load(); err != nil {
 			return nil, err
 		}
+		m.tell(warnings)
 	}
 	return m, nil
 }

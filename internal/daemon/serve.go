@@ -92,7 +92,9 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		return errors.Join(err, ignoreCancelled(g.Wait()))
 	}
 	if m.cfg.Watch && len(m.cfg.Files) > 0 {
-		g.Go(func() error { return watchFiles(gctx, m.cfg.Files, m.io.Log, func() { m.reload(gctx) }) })
+		g.Go(func() error {
+			return watchFiles(gctx, m.cfg.Files, m.filesVersion, m.io.Log, func() { m.reload(gctx) })
+		})
 	}
 	g.Go(func() error {
 		defer leave()
