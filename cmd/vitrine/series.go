@@ -172,11 +172,12 @@ func width(rows [][]string) int {
 }
 
 // formatValue writes counts in full and other values with six digits; large ones
-// are counts of bytes, and not rounded.
+// are counts of bytes, and not rounded. Exponents are as in Prometheus' answers.
 func formatValue(v float64) string {
-	const whole = 1 << 53 // beyond it not every count is a float64
-	if size := math.Abs(v); size <= whole && (size >= 1e6 || v == math.Trunc(v)) {
-		return strconv.FormatFloat(v, 'f', -1, 64)
+	if math.Abs(v) < 1e6 && v != math.Trunc(v) {
+		if rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 6, 64), 64); err == nil {
+			v = rounded
+		}
 	}
-	return strconv.FormatFloat(v, 'g', 6, 64)
+	return daemon.FormatValue(v)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"time"
 
@@ -78,7 +79,18 @@ type QueryPoint struct {
 // MarshalJSON writes [unix seconds, "value"] as Prometheus does, so that NaN
 // and infinities survive.
 func (p QueryPoint) MarshalJSON() ([]byte, error) {
-	return json.Marshal([2]any{unixSeconds(p.Time), strconv.FormatFloat(p.Value, 'g', -1, 64)})
+	return json.Marshal([2]any{unixSeconds(p.Time), FormatValue(p.Value)})
+}
+
+// FormatValue writes a sample's value as Prometheus does in its answers: with an
+// exponent only if it is smaller than 1e-6, or 1e21 or more
+// (prometheus/util/jsonutil, MarshalFloat).
+func FormatValue(v float64) string {
+	format := byte('f')
+	if size := math.Abs(v); size != 0 && (size < 1e-6 || size >= 1e21) {
+		format = 'e'
+	}
+	return strconv.FormatFloat(v, format, -1, 64)
 }
 
 func unixSeconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

@@ -42,3 +42,14 @@ func TestQueryResultJSON(t *testing.T) {
 		}
 	}
 }
+
+func TestFormatValue(t *testing.T) {
+	for want, v := range map[string]float64{
+		"0": 0, "1000000": 1e6, "1234567": 1234567, "-1234567.125": -1234567.125, "0.00001": 1e-5, "0.000001": 1e-6, "9.9e-07": 9.9e-7,
+		"100000000000000000000": 1e20, "1e+21": 1e21, "-1e+21": -1e21, "NaN": math.NaN(), "+Inf": math.Inf(1), "-Inf": math.Inf(-1),
+	} {
+		if got, err := json.Marshal(QueryPoint{Time: time.UnixMilli(0), Value: v}); err != nil || string(got) != `[0,"`+want+`"]` {
+			t.Errorf("%v is written as %s, %v, want %s", v, got, err, want)
+		}
+	}
+}
