@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -25,13 +26,18 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 	if o.Follow {
 		// Without this, a name that is misspelt would be waited for.
 		for _, target := range o.Targets {
-			if m.matching(target) == 0 {
+			if !m.there(target) {
 				reply(w, nil, fmt.Errorf("nothing is called %q: see `vitrine ps`", target))
 				return
 			}
 		}
 	}
-	prefix := len(o.Targets) != 1 || m.matching(o.Targets[0]) > 1 && o.Container == ""
+	sources, err := m.local.LogCount(o)
+	if err != nil {
+		reply(w, nil, err)
+		return
+	}
+	prefix := len(o.Targets) != 1 || sources > 1
 	flusher, _ := w.(http.Flusher)
 	wrote := false
 	// With the programs the log ends, too, and its reader gets their last words.
@@ -65,15 +71,9 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// matching counts the containers that a target names.
-func (m *Mesh) matching(target string) int {
-	n := 0
-	for _, p := range m.local.Pods() {
-		if local.Matches(target, &p.Workload) {
-			n += max(1, len(p.Status.Containers))
-		}
-	}
-	return n
+// there reports whether a target names a pod that is there.
+func (m *Mesh) there(target string) bool {
+	return slices.ContainsFunc(m.local.Pods(), func(p local.PodStatus) bool { return local.Matches(target, &p.Workload) })
 }
 
 func linePrefix(pod, container string) string { return "[" + pod + " " + container + "] " }

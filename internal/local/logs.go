@@ -65,6 +65,13 @@ func (s *Supervisor) Logs(ctx context.Context, o LogOptions, emit func(pod, cont
 	}
 }
 
+// LogCount is of how many containers Logs would copy lines now, initial ones and
+// those of pods that are gone among them.
+func (s *Supervisor) LogCount(o LogOptions) (int, error) {
+	old, _, err := s.oldLogs(o)
+	return len(s.logSources(o)) + len(old), err
+}
+
 // tailedLog is a log that is read as it grows.
 type tailedLog struct {
 	logSource
