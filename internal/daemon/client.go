@@ -114,7 +114,7 @@ func (c *Client) Remove(ctx context.Context, targets []string) error {
 }
 
 // Down stops every workload and then the control plane itself. It returns when
-// all workloads have ended.
+// all workloads have ended; an error may tell which have not.
 func (c *Client) Down(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/down", nil, nil)
 }

@@ -32,7 +32,7 @@ func (m *Mesh) controlHandler() http.Handler {
 		m.once.Do(func() { close(m.stop) })
 		select {
 		case <-m.stopped:
-			reply(w, struct{}{}, nil)
+			reply(w, struct{}{}, m.stopErr)
 		case <-r.Context().Done():
 		}
 	})

@@ -69,7 +69,8 @@ type Mesh struct {
 	settled  chan struct{} // closed when everything runs for the first time
 	stop     chan struct{} // closed by the first `vitrine down`
 	stopping chan struct{} // closed when the programs are about to be ended
-	stopped  chan struct{} // closed when every workload has ended after that
+	stopped  chan struct{} // closed after that when every workload has ended, or will not
+	stopErr  error         // why not all of them have; read-only once stopped is closed
 	once     sync.Once
 
 	// Set by Run before anything is served, read-only afterwards.

@@ -3,7 +3,10 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -186,5 +189,21 @@ func TestAwaitListed(t *testing.T) {
 	}
 	if told, _ := m.announced.get(); told < version {
 		t.Errorf("version %d was announced, want %d", told, version)
+	}
+}
+
+// TestDownTellsFailures: who asks for the end learns that not everything has ended.
+func TestDownTellsFailures(t *testing.T) {
+	for want, err := range map[string]error{
+		"200 {}\n": nil,
+		`422 {"error":"stop pods: shop/web-1 may still run"}` + "\n": errors.New("stop pods: shop/web-1 may still run"),
+	} {
+		m := &Mesh{stop: make(chan struct{}), stopped: make(chan struct{}), stopErr: err}
+		close(m.stopped)
+		answer := httptest.NewRecorder()
+		m.controlHandler().ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/v1/down", nil))
+		if got := fmt.Sprint(answer.Code, " ", answer.Body); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }

@@ -112,11 +112,11 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		if n := len(m.local.Pods()); n > 0 {
 			fmt.Fprintf(m.io.Progress, "stopping %s (Ctrl-C again does not wait)\n", Count(n, "workload"))
 		}
-		err := m.stopPrograms(base)
+		m.stopErr = m.stopPrograms(base)
 		m.store.EndSeries()
 		close(m.stopped)
 		cancel() // Serve lets the answer to `vitrine down` leave first
-		return err
+		return m.stopErr
 	})
 	return ignoreCancelled(g.Wait())
 }
