@@ -174,7 +174,7 @@ func width(rows [][]string) int {
 // formatValue writes counts in full and other values with six digits; large ones
 // are counts of bytes, and not rounded. Exponents are as in Prometheus' answers.
 func formatValue(v float64) string {
-	if math.Abs(v) < 1e6 && v != math.Trunc(v) {
+	if size := math.Abs(v); size >= 1e21 || size < 1e6 && v != math.Trunc(v) {
 		if rounded, err := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 6, 64), 64); err == nil {
 			v = rounded
 		}
