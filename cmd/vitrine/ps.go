@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strconv"
@@ -22,8 +23,11 @@ func (c *cli) psCommand() *cobra.Command {
 				return err
 			}
 			kept, missing := chosen(pods, namespace, qualified(pods, namespace, args))
-			if err := c.listPods(kept, output); err != nil || len(missing) == 0 {
+			if err := c.listPods(kept, output); err != nil {
 				return err
+			}
+			if len(missing) == 0 {
+				return c.tellNotMade(cmd.Context(), namespace, args, output)
 			}
 			return fmt.Errorf("nothing is called %q: `%s` lists what runs", strings.Join(missing, ", "), c.commandLine("ps"))
 		},
@@ -79,6 +83,24 @@ func (c *cli) printPods(pods []daemon.Pod, wide bool) error {
 		rows = append(rows, row)
 	}
 	return table(c.out, rows)
+}
+
+// tellNotMade says below a table of all pods, or those of a namespace, which are not
+// in it since they cannot be made.
+func (c *cli) tellNotMade(ctx context.Context, namespace string, args []string, output string) error {
+	if len(args) > 0 || output != "table" && output != "wide" {
+		return nil
+	}
+	s, err := c.client().Status(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range s.NotMade {
+		if set := &s.NotMade[i]; namespace == "" || strings.Contains(set.Set, " "+namespace+"/") {
+			fmt.Fprintln(c.errOut, set)
+		}
+	}
+	return nil
 }
 
 // proxyState uses the words of `istioctl proxy-status`.

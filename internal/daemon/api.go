@@ -29,7 +29,16 @@ type Status struct {
 	Settled   bool      `json:"settled"` // every wanted workload is ready or has ended for good, and this is known
 	Published []Opening `json:"published"`
 	LeftOut   []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
+	NotMade   []NotMade `json:"notMade,omitempty"` // sorted by Set
 }
+
+// NotMade is a workload set of which a pod that is wanted cannot be made at present.
+type NotMade struct {
+	Set    string `json:"set"`    // kind, namespace and name: Deployment default/web
+	Reason string `json:"reason"` // what the last try failed for
+}
+
+func (n *NotMade) String() string { return n.Set + ": a pod cannot be made: " + n.Reason }
 
 // Opening is an address of this machine that leads to a service.
 type Opening struct {

@@ -154,7 +154,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 				return s, nil
 			}
 			if n.hopeless(pods) {
-				return s, notReady(pods, "keep failing")
+				return s, notReady(&s, pods, "keep failing", will.path)
 			}
 		}
 		select {
@@ -166,15 +166,16 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			case ctx.Err() != nil:
 				return s, errors.New("interrupted; the mesh goes on in the background: `vitrine down` stops it")
 			case err == nil:
-				return s, notReady(pods, "are not ready after "+settleTimeout.String())
+				return s, notReady(&s, pods, "are not ready after "+settleTimeout.String(), will.path)
 			}
 			return s, fmt.Errorf("wait for the mesh: %w (its log is %s)", err, will.path)
 		}
 	}
 }
 
-// notReady names the pods that are not as they should be.
-func notReady(pods []Pod, what string) error {
+// notReady says what keeps a mesh from settling: the pods that are not as they should
+// be, and those that cannot be made; or who knows more, log being the control plane's.
+func notReady(s *Status, pods []Pod, what, log string) error {
 	var lines, again []string
 	for i := range pods {
 		switch p := &pods[i]; {
@@ -187,7 +188,22 @@ func notReady(pods []Pod, what string) error {
 	if len(lines) == 0 { // all happen to be ready at this moment
 		lines = again
 	}
-	return fmt.Errorf("%d of %d workloads %s:\n%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", len(lines), len(pods), what, strings.Join(lines, "\n"))
+	var text []string
+	if len(lines) > 0 {
+		text = append(text, fmt.Sprintf("%d of %d workloads %s:", len(lines), len(pods), what))
+		text = append(text, lines...)
+	}
+	for i := range s.NotMade {
+		text = append(text, s.NotMade[i].String())
+	}
+	switch {
+	case len(text) > 0:
+	case !s.Known:
+		text = append(text, fmt.Sprintf("not every proxy has its newest configuration after %s: see `vitrine ps -o wide`, and the control plane's log, %s", settleTimeout, log))
+	default:
+		text = append(text, fmt.Sprintf("the mesh has not settled after %s, although nothing is amiss with what runs: its log may tell why, %s", settleTimeout, log))
+	}
+	return fmt.Errorf("%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", strings.Join(text, "\n"))
 }
 
 // lastWill is where a mesh in the background writes why it ended: a log, from

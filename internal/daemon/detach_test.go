@@ -48,3 +48,34 @@ func TestLastWill(t *testing.T) {
 		}
 	}
 }
+
+// TestNotReady: what is said of a mesh that does not settle is true, and names
+// something.
+func TestNotReady(t *testing.T) {
+	web := Pod{Namespace: "shop", Name: "web-1", Status: "Running", Ready: true, Phase: "Running"}
+	bad, again := web, web
+	bad.Name, bad.Status, bad.Ready = "bad-1", "CrashLoopBackOff", false
+	again.Name, again.Restarts = "again-1", 2
+	full := []NotMade{{"Deployment shop/api", "write bootstrap: no space left on device"}}
+	for name, tc := range map[string]struct {
+		status Status
+		pods   []Pod
+		want   string
+	}{
+		"a pod":     {Status{}, []Pod{web, bad}, "1 of 2 workloads WHAT:\n  shop/bad-1: CrashLoopBackOff\n"},
+		"restarted": {Status{Known: true}, []Pod{web, again}, "1 of 2 workloads WHAT:\n  shop/again-1: Running, but it was restarted 2 times\n"},
+		"not made":  {Status{Known: true, NotMade: full}, []Pod{web}, "Deployment shop/api: a pod cannot be made: write bootstrap: no space left on device\n"},
+		"both": {
+			Status{NotMade: full},
+			[]Pod{bad},
+			"1 of 1 workloads WHAT:\n  shop/bad-1: CrashLoopBackOff\nDeployment shop/api: a pod cannot be made: write bootstrap: no space left on device\n",
+		},
+		"not known": {Status{}, []Pod{web}, "not every proxy has its newest configuration after 2m0s: see `vitrine ps -o wide`, and the control plane's log, LOG\n"},
+		"nothing":   {Status{Known: true}, []Pod{web}, "the mesh has not settled after 2m0s, although nothing is amiss with what runs: its log may tell why, LOG\n"},
+	} {
+		want := tc.want + "the mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it"
+		if got := notReady(&tc.status, tc.pods, "WHAT", "LOG").Error(); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}

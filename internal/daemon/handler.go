@@ -7,6 +7,8 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
@@ -89,6 +91,10 @@ func (m *Mesh) Status() Status {
 			}
 		}
 	}
+	for set, err := range m.local.CreateErrors() {
+		s.NotMade = append(s.NotMade, NotMade{set, strings.ReplaceAll(err.Error(), "\n", "; ")})
+	}
+	slices.SortFunc(s.NotMade, func(a, b NotMade) int { return strings.Compare(a.Set, b.Set) })
 	for i := range pods {
 		p := &pods[i]
 		if p.Status.Phase == pod.Failed {

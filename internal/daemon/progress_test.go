@@ -69,6 +69,29 @@ func TestNarratorForgets(t *testing.T) {
 	})
 }
 
+// TestNarratorTellsWhatCannotBeMade once for each reason.
+func TestNarratorTellsWhatCannotBeMade(t *testing.T) {
+	var out strings.Builder
+	n := newNarrator(&out, func(string) string { return "" })
+	for _, step := range []struct{ reason, want string }{
+		{"disk is full", "Deployment shop/web: a pod cannot be made: disk is full\n"},
+		{"disk is full", ""},
+		{"no permission", "Deployment shop/web: a pod cannot be made: no permission\n"},
+		{"", ""},
+		{"no permission", "Deployment shop/web: a pod cannot be made: no permission\n"},
+	} {
+		s := &Status{}
+		if step.reason != "" {
+			s.NotMade = []NotMade{{"Deployment shop/web", step.reason}}
+		}
+		out.Reset()
+		n.tell(s, nil)
+		if out.String() != step.want {
+			t.Errorf("%q: said %q, want %q", step.reason, out.String(), step.want)
+		}
+	}
+}
+
 // TestNarrator holds what is said of a mesh that starts against the time at
 // which it may be said.
 func TestNarrator(t *testing.T) {
