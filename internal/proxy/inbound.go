@@ -165,7 +165,7 @@ func (p *Proxy) accept(ctx context.Context, serving *sync.WaitGroup, b *bound) {
 		if err := b.dropHandshakes(); err != nil {
 			p.o.Log.Debug("connections to a published address may be reset while it is given up", "address", b.key.addr, "error", err)
 		}
-		pause(ctx, handshakeTime)
+		awaitHandshakes(ctx, handshakeLimit, packetsWait)
 	}
 	p.takeQueued(ctx, serving, b)
 }

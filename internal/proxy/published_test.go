@@ -152,6 +152,29 @@ func TestUnreadyAddressRefuses(t *testing.T) {
 	}
 }
 
+// A listener that is given up waits as long as packets wait that may belong to a
+// handshake, and not for ever.
+func TestHandshakesAreAwaited(t *testing.T) {
+	looks := 0
+	awaitHandshakes(t.Context(), patience, func() bool { looks++; return looks < 5 })
+	if looks != 5 {
+		t.Errorf("looked %d times, want 5", looks)
+	}
+	awaitHandshakes(t.Context(), time.Millisecond, func() bool { return true })
+
+	const none = "00000007 00000000 00000002 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 "
+	const older = "0dfb4137 00000000 00000013\n"
+	for table, want := range map[string]bool{
+		none + "00000000 00000000 00000000 00000000\n" + none + "00000000 00000001 00000000 00000000\n": false,
+		none + "00000000 00000000 00000000 00000000\n" + none + "00000010 00000001 00000010 00000000\n": true,
+		older: false,
+	} {
+		if got := backlogged(table); got != want {
+			t.Errorf("packets wait: %t, want %t, in\n%s", got, want, table)
+		}
+	}
+}
+
 // answerOK answers every request on c.
 func answerOK(c *net.TCPConn) {
 	buf := make([]byte, 4096)

@@ -5,16 +5,22 @@ import (
 	"errors"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// handshakeTime is how long a retired listener waits for handshakes that began
-// before no more were let in. On loopback the whole handshake happens inside the
-// client's connect(2), in some microseconds.
-const handshakeTime = 500 * time.Microsecond
+// A retired listener waits for handshakes that began before no more were let in. On
+// loopback the whole handshake happens inside the client's connect(2), in some
+// microseconds, unless the kernel leaves packets to a thread that a busy processor
+// does not run at once: then the listener waits until they are delivered. It waits no
+// longer than that, since whoever wants to connect meanwhile loses a second.
+const (
+	handshakeTime  = 500 * time.Microsecond // at least, and between looks
+	handshakeLimit = 500 * time.Millisecond // at most; below the second after which clients try again
+)
 
 // retire ends a listener without resetting anybody. Closing one resets the
 // connections that are complete but not yet accepted, and on a published address
@@ -91,6 +97,34 @@ func (b *bound) queued() *net.TCPConn {
 	}
 	_ = tcp.SetNoDelay(true) // as AcceptTCP does; fails only when closed
 	return tcp
+}
+
+// awaitHandshakes waits for what is under way on loopback, while undelivered says
+// that packets are, and at most for limit.
+func awaitHandshakes(ctx context.Context, limit time.Duration, undelivered func() bool) {
+	for end := time.Now().Add(limit); pause(ctx, handshakeTime) && undelivered() && time.Now().Before(end); {
+	}
+}
+
+// packetsWait reports whether packets wait for a processor of this machine to deliver
+// them. Where that cannot be found out it reports false.
+func packetsWait() bool {
+	table, err := os.ReadFile("/proc/net/softnet_stat")
+	return err == nil && backlogged(string(table))
+}
+
+// backlogged reads the kernel's table of packet queues: a line of hexadecimal numbers
+// for each processor, of which one is how many packets wait (softnet_seq_show in the
+// kernel's net/core/net-procfs.c). Older kernels do not tell it.
+func backlogged(table string) bool {
+	const waiting = 11
+	for line := range strings.Lines(table) {
+		numbers := strings.Fields(line)
+		if len(numbers) > waiting && strings.Trim(numbers[waiting], "0") != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // dropHandshakes makes the kernel drop packets with SYN that come to the
