@@ -127,11 +127,10 @@ func TestDetectsSlowHTTP2Client(t *testing.T) {
 	at := h2Origin(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusAccepted) })
 	r := newRig(t, mesh.ProtocolAuto, at)
 	c := r.dial(t)
-	dribble(t, c, http2.ClientPreface, 4*detectGrace)
+	last := len(http2.ClientPreface) - 1
+	dribble(t, c, http2.ClientPreface[:last], 4*detectGrace)
+	mustWrite(t, c, http2.ClientPreface[last:]+h2Settings)
 	f := newH2Frames(c)
-	if err := f.WriteSettings(); err != nil {
-		t.Fatal(err)
-	}
 	f.request(t, 1, true, ":method", "GET", ":scheme", "http", ":authority", "web", ":path", "/")
 	for {
 		if h, ok := f.next(t).(*http2.MetaHeadersFrame); ok {

@@ -103,14 +103,14 @@ func newH2Frames(c net.Conn) *h2frames {
 	return f
 }
 
+// h2Settings is an empty SETTINGS frame. The library waits 2 s for it after the
+// preface, so both have to be sent together.
+const h2Settings = "\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
 func h2Raw(t *testing.T, c net.Conn) *h2frames {
 	t.Helper()
-	f := newH2Frames(c)
-	mustWrite(t, c, http2.ClientPreface)
-	if err := f.WriteSettings(); err != nil {
-		t.Fatal(err)
-	}
-	return f
+	mustWrite(t, c, http2.ClientPreface+h2Settings)
+	return newH2Frames(c)
 }
 
 func h2Serve(t *testing.T, c net.Conn) *h2frames {

@@ -1,5 +1,11 @@
 package proxy
 
+import (
+	"math"
+	"strconv"
+	"time"
+)
+
 // grpcScanner counts the messages of one direction of a gRPC stream, wherever
 // DATA frames cut them: each is 1 byte of flags, 4 of length, and the message
 // (gRPC over HTTP/2, "Length-Prefixed-Message"). A message counts from its first
@@ -46,4 +52,31 @@ func parseGRPCStatus(s string) int {
 		n = n*10 + int(c-'0')
 	}
 	return n
+}
+
+// grpcDeadlineExceeded is the status of a call whose deadline has passed.
+const grpcDeadlineExceeded = 4
+
+// parseGRPCTimeout reads a grpc-timeout value (gRPC over HTTP/2, "Timeout"): at most
+// eight digits and a unit. What is longer than a Duration can be is the longest.
+func parseGRPCTimeout(s string) (timeout time.Duration, ok bool) {
+	const digits = 8
+	if len(s) < 2 || len(s) > digits+1 || s[0] < '0' || s[0] > '9' {
+		return 0, false
+	}
+	last := len(s) - 1
+	n, err := strconv.ParseUint(s[:last], 10, 32)
+	if err != nil {
+		return 0, false
+	}
+	unit, ok := map[byte]time.Duration{
+		'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
+	}[s[last]]
+	if !ok {
+		return 0, false
+	}
+	if time.Duration(n) > math.MaxInt64/unit {
+		return math.MaxInt64, true
+	}
+	return time.Duration(n) * unit, true
 }

@@ -1,13 +1,18 @@
+//lint:file-ignore SA1019 see http2.go
 package proxy
 
 import (
 	"context"
 	"errors"
 	"io"
+	"math"
+	"net"
 	"net/netip"
 	"strconv"
 	"testing"
+	"time"
 
+	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/interop"
@@ -115,6 +120,73 @@ func TestGRPCLocalFailures(t *testing.T) {
 			}
 			r.wantSeries(t, "1", "istio_requests_total", requestLabels("grpc", "200", "14", tc.flags)...)
 		})
+	}
+}
+
+// A server that keeps the deadline of a call resets it then. To a client that does not
+// look at its own clock first that is the end of its deadline, not a failure of the
+// server; a reset before is one.
+func TestGRPCDeadlineOfTheServer(t *testing.T) {
+	for _, tc := range []struct{ name, timeout, status string }{
+		{"in time", "1m", "4"}, // a millisecond
+		{"early", "1H", "14"},
+		{"none", "", "14"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			at := origin(t, func(c *net.TCPConn) {
+				f := h2Serve(t, c)
+				for {
+					frame, err := f.ReadFrame()
+					if err != nil {
+						return
+					}
+					if fr, ok := frame.(*http2.MetaHeadersFrame); ok {
+						pause(t.Context(), time.Millisecond)
+						_ = f.WriteRSTStream(fr.StreamID, http2.ErrCodeCancel)
+					}
+				}
+			})
+			r := newRig(t, mesh.ProtocolGRPC, at)
+			f := h2Raw(t, r.dial(t))
+			fields := []string{":method", "POST", ":scheme", "http", ":authority", "web", ":path", "/a/b", "content-type", "application/grpc"}
+			if tc.timeout != "" {
+				fields = append(fields, "grpc-timeout", tc.timeout)
+			}
+			f.request(t, 1, true, fields...)
+			for {
+				frame := f.next(t)
+				if frame == nil {
+					t.Fatal("the connection was closed")
+				}
+				head, ok := frame.(*http2.MetaHeadersFrame)
+				if !ok {
+					continue
+				}
+				got := ""
+				for _, field := range head.RegularFields() {
+					if field.Name == "grpc-status" {
+						got = field.Value
+					}
+				}
+				if got != tc.status {
+					t.Errorf("status %q, want %s", got, tc.status)
+				}
+				break
+			}
+			r.wantSeries(t, "1", "istio_requests_total", requestLabels("grpc", "200", tc.status, "UR")...)
+		})
+	}
+}
+
+func TestGRPCTimeout(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"1n": time.Nanosecond, "20u": 20 * time.Microsecond, "300m": 300 * time.Millisecond, "4S": 4 * time.Second,
+		"99999999M": 99999999 * time.Minute, "2H": 2 * time.Hour, "99999999H": math.MaxInt64,
+		"": -1, "S": -1, "1": -1, "1s": -1, "-1S": -1, "+1S": -1, "1.5S": -1, "123456789n": -1,
+	} {
+		if got, ok := parseGRPCTimeout(text); ok != (want >= 0) || ok && got != want {
+			t.Errorf("%q is %v, %t, want %v", text, got, ok, want)
+		}
 	}
 }
 

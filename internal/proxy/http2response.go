@@ -142,8 +142,11 @@ func (x *h2stream) broke(ctx context.Context, err error) (reset bool) {
 		return x.fail(failRefused)
 	case errors.As(err, &stream):
 		x.code = stream.Code
-		if stream.Code == http2.ErrCodeRefusedStream {
+		switch {
+		case stream.Code == http2.ErrCodeRefusedStream:
 			return x.fail(failRefused)
+		case stream.Code == http2.ErrCodeCancel && x.overdue():
+			return x.fail(failDeadline)
 		}
 		return x.fail(failRemoteReset)
 	}
@@ -161,6 +164,16 @@ func expired(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && !time.Now().Before(at)
 }
 
+// overdue reports whether the deadline that the client of a gRPC call gave it has
+// passed. Servers keep it too, and cancel the stream, which may be known here before
+// the client looks at its own clock. Without a proxy the client takes that for what
+// it is (as grpc-go does); an answer that says the server is not available it could
+// not.
+func (x *h2stream) overdue() bool {
+	timeout, ok := parseGRPCTimeout(x.r.Header.Get("Grpc-Timeout"))
+	return ok && x.head.GRPC && time.Duration(telemetry.Now()-x.opened) >= timeout
+}
+
 // fail answers with a failure of the proxy's own, or resets a response that has
 // begun.
 func (x *h2stream) fail(f *failure) (reset bool) {
@@ -174,6 +187,9 @@ func (x *h2stream) fail(f *failure) (reset bool) {
 	if x.head.GRPC {
 		// Trailers-only: the status is in the one and only head.
 		status := telemetry.InferGRPC(f.code)
+		if f == failDeadline {
+			status = grpcDeadlineExceeded
+		}
 		x.rec.GRPCStatus = status
 		h.Set("Content-Type", "application/grpc")
 		h.Set("Grpc-Status", strconv.Itoa(status))

@@ -31,7 +31,9 @@ const (
 //nolint:gochecknoglobals // immutable table
 var (
 	failRemoteReset = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote reset"}
-	failRefused     = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_refused_stream_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"}
+	// failDeadline is told to gRPC as such: see overdue.
+	failDeadline = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_reset}", "upstream reset the stream when the deadline of the call had passed"}
+	failRefused  = &failure{503, telemetry.FlagUR, "upstream_reset_before_response_started{remote_refused_stream_reset}", "upstream connect error or disconnect/reset before headers. reset reason: remote refused stream reset"}
 )
 
 // h2stream is one request on an HTTP/2 connection. The goroutine of the stream
