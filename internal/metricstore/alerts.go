@@ -44,7 +44,7 @@ func (s *Store) notify(ctx context.Context, expr string, alerts ...*rules.Alert)
 	out := make([]Alert, 0, len(alerts))
 	for _, a := range alerts {
 		alert := Alert{
-			Labels: labelMap(a.Labels), Annotations: labelMap(a.Annotations), Value: a.Value,
+			Labels: a.Labels.Map(), Annotations: a.Annotations.Map(), Value: a.Value,
 			StartsAt: a.FiredAt, EndsAt: a.ValidUntil,
 			GeneratorURL: strings.TrimSuffix(s.opts.ExternalURL, "/") + strutil.TableLinkForExpression(expr),
 		}

@@ -238,47 +238,35 @@ func TestEval(t *testing.T) {
 		return ok && n >= 3
 	})
 	now := time.Now()
-	remote := asRemote(t, r)
-	type evaluator interface {
-		Eval(context.Context, string, time.Time) (Result, error)
-		EvalRange(context.Context, string, time.Time, time.Time, time.Duration) (Result, error)
-		Query(context.Context, string, time.Time) ([]Sample, error)
-		QueryRange(context.Context, string, time.Time, time.Time, time.Duration) ([]Series, error)
+	e, ctx, at := asRemote(t, r), t.Context(), time.UnixMilli(now.UnixMilli())
+	if got, err := e.Eval(ctx, `1+1`, now); err != nil || got.Type != ResultScalar || got.Samples[0].Value != 2 || got.Samples[0].Time.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("scalar: %+v, %v", got, err)
 	}
-	for name, e := range map[string]evaluator{"store": r.Store, "remote": remote} {
-		t.Run(name, func(t *testing.T) {
-			ctx := t.Context()
-			at := time.UnixMilli(now.UnixMilli())
-			if got, err := e.Eval(ctx, `1+1`, now); err != nil || got.Type != ResultScalar || got.Samples[0].Value != 2 || got.Samples[0].Time.Sub(at).Abs() > time.Millisecond {
-				t.Errorf("scalar: %+v, %v", got, err)
-			}
-			// The client library does not read strings.
-			if got, err := e.Eval(ctx, `"x"`, now); name == "store" && (err != nil || got.Type != ResultString || got.Text != "x") {
-				t.Errorf("string: %+v, %v", got, err)
-			}
-			if got, err := e.Eval(ctx, `up`, now); err != nil || got.Type != ResultVector || got.Samples[0].Labels["job"] != "apps" || got.Samples[0].Value != 1 {
-				t.Errorf("vector: %+v, %v", got, err)
-			}
-			if got, err := e.Eval(ctx, `up[1m]`, now); err != nil || got.Type != ResultMatrix || len(got.Series[0].Points) == 0 {
-				t.Errorf("matrix: %+v, %v", got, err)
-			}
-			if _, err := e.Query(ctx, `up[1m]`, now); err == nil || !strings.Contains(err.Error(), "matrix") {
-				t.Errorf("Query of a matrix: %v", err)
-			}
-			if _, err := e.Query(ctx, `sum(`, now); err == nil || !strings.Contains(err.Error(), "parse error") {
-				t.Errorf("Query of nonsense: %v", err)
-			}
-			got, err := e.QueryRange(ctx, `vector(7)`, at.Add(-2*time.Second), at, time.Second)
-			if err != nil || len(got) != 1 || len(got[0].Points) != 3 || got[0].Points[2].Value != 7 || got[0].Points[2].Time.Sub(at).Abs() > time.Millisecond {
-				t.Errorf("QueryRange: %+v, %v", got, err)
-			}
-			if _, err := e.EvalRange(ctx, `up`, now, now.Add(-time.Second), time.Second); err == nil {
-				t.Error("a range that ends before it begins was accepted")
-			}
-			if got, err := e.Eval(ctx, `rate(up[1m])`, now); err != nil || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "might not be a counter") {
-				t.Errorf("warnings: %+v, %v", got.Warnings, err)
-			}
-		})
+	if got, err := e.Eval(ctx, `"x"`, now); err != nil || got.Type != ResultString || got.Text != "x" {
+		t.Errorf("string: %+v, %v", got, err)
+	}
+	if got, err := e.Eval(ctx, `up`, now); err != nil || got.Type != ResultVector || got.Samples[0].Labels["job"] != "apps" || got.Samples[0].Value != 1 {
+		t.Errorf("vector: %+v, %v", got, err)
+	}
+	if got, err := e.Eval(ctx, `up[1m]`, now); err != nil || got.Type != ResultMatrix || len(got.Series[0].Points) == 0 {
+		t.Errorf("matrix: %+v, %v", got, err)
+	}
+	if _, err := e.Query(ctx, `up[1m]`, now); err == nil || !strings.Contains(err.Error(), "matrix") {
+		t.Errorf("Query of a matrix: %v", err)
+	}
+	if _, err := e.Query(ctx, `sum(`, now); err == nil || !strings.Contains(err.Error(), "parse error") {
+		t.Errorf("Query of nonsense: %v", err)
+	}
+	course, err := e.EvalRange(ctx, `vector(7)`, at.Add(-2*time.Second), at, time.Second)
+	got := course.Series
+	if err != nil || len(got) != 1 || len(got[0].Points) != 3 || got[0].Points[2].Value != 7 || got[0].Points[2].Time.Sub(at).Abs() > time.Millisecond {
+		t.Errorf("EvalRange: %+v, %v", got, err)
+	}
+	if _, err := e.EvalRange(ctx, `up`, now, now.Add(-time.Second), time.Second); err == nil {
+		t.Error("a range that ends before it begins was accepted")
+	}
+	if got, err := e.Eval(ctx, `rate(up[1m])`, now); err != nil || len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], "might not be a counter") {
+		t.Errorf("warnings: %+v, %v", got.Warnings, err)
 	}
 }
 
@@ -289,12 +277,12 @@ func TestLimits(t *testing.T) {
 	r.SetTargets("apps", []Target{a.target(nil)})
 	r.awaitValue("up", 1)
 	now := time.Now()
-	if _, err := r.QueryRange(t.Context(), `vector(1)`, now.Add(-time.Hour), now, time.Second); err == nil || !strings.Contains(err.Error(), "too many samples") {
+	if _, err := asRemote(t, r).EvalRange(t.Context(), `vector(1)`, now.Add(-time.Hour), now, time.Second); err == nil || !strings.Contains(err.Error(), "too many samples") {
 		t.Errorf("3600 samples: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := r.Query(ctx, `up`, now); err == nil {
+	if _, err := vectorIn(ctx, r.Store, `up`, now); err == nil {
 		t.Error("a query whose caller is gone was answered")
 	}
 	for range 30 {

@@ -72,7 +72,7 @@ func TestKill(t *testing.T) {
 			t.Logf("round %d: %v", round, d)
 		}
 		// The writer is ahead of the clock: a millisecond for each sample.
-		got, err := s.Query(t.Context(), "min(max_over_time(written[2m]))", time.Now().Add(time.Minute))
+		got, err := vectorIn(t.Context(), s, "min(max_over_time(written[2m]))", time.Now().Add(time.Minute))
 		if err != nil || len(got) != 1 || got[0].Value < float64(last) {
 			t.Errorf("round %d: have %v (%v), and %d was committed", round, got, err, last)
 		}
@@ -158,15 +158,9 @@ func TestDamagedWAL(t *testing.T) {
 		if len(s.Damage()) > 0 {
 			repaired++
 		}
-		series, err := s.Eval(t.Context(), "written[1h]", time.UnixMilli(at+n))
-		if err != nil {
-			t.Fatalf("round %d: %v", round, err)
-		}
-		for _, got := range series.Series {
-			for _, p := range got.Points {
-				if want := float64(p.Time.UnixMilli() - at); p.Value != want {
-					t.Fatalf("round %d: read %v, written %v", round, p.Value, want)
-				}
+		for _, p := range pointsIn(t, s, "written[1h]", time.UnixMilli(at+n)) {
+			if want := float64(p.Time.UnixMilli() - at); p.Value != want {
+				t.Fatalf("round %d: read %v, written %v", round, p.Value, want)
 			}
 		}
 		// It takes new samples.
@@ -242,7 +236,7 @@ func TestDamagedBlock(t *testing.T) {
 		at   int64
 		want int
 	}{{old + 1000, 0}, {old + 10*time.Hour.Milliseconds() + 1000, 1}, {at + 99, 50}} {
-		got, err := r.Query(t.Context(), `{__name__=~"written|blocked"}`, time.UnixMilli(c.at))
+		got, err := vectorIn(t.Context(), r.Store, `{__name__=~"written|blocked"}`, time.UnixMilli(c.at))
 		if err != nil || len(got) != c.want {
 			t.Errorf("at %d: %d series, want %d (%v)", c.at, len(got), c.want, err)
 		}

@@ -139,7 +139,7 @@ func TestDiskFull(t *testing.T) {
 	if len(s.Damage()) > 0 {
 		t.Error(s.Damage())
 	}
-	got, err := s.Query(t.Context(), `increase(requests_total[1h] anchored)`, time.Now())
+	got, err := vectorIn(t.Context(), s, `increase(requests_total[1h] anchored)`, time.Now())
 	if err != nil || len(got) != 1 || got[0].Value != 9 {
 		t.Error(got, err)
 	}

@@ -18,5 +18,6 @@
 //   - Too little disk space stops writing, not reading, and mends itself.
 //
 // A Store is safe for concurrent use. Open makes it, Run keeps it working and
-// closes it; a Store that is not run can be queried and must be closed.
+// closes it; a Store that is not run must be closed. It is queried through its
+// Handler, by a Remote.
 package metricstore

@@ -64,7 +64,7 @@ func TestEndSeries(t *testing.T) {
 			}
 			r.stop()
 			r = start(t, Options{Dir: dir})
-			got, err := r.Query(t.Context(), `{job="apps"}`, time.Now())
+			got, err := vectorIn(t.Context(), r.Store, `{job="apps"}`, time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

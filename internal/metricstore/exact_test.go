@@ -32,7 +32,7 @@ func TestSeriesYoungerThanScrape(t *testing.T) {
 	}
 	check := func(name string, at int64, want float64) {
 		t.Helper()
-		got, err := s.Query(t.Context(), "increase("+name+"[30s] anchored)", time.UnixMilli(base+at))
+		got, err := vectorIn(t.Context(), s, "increase("+name+"[30s] anchored)", time.UnixMilli(base+at))
 		if err != nil || len(got) != 1 || got[0].Value != want {
 			t.Errorf("%s at %d ms: %v, %v; want %v", name, at, got, err, want)
 		}

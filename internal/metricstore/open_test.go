@@ -11,8 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/prometheus/model/histogram"
-	"github.com/prometheus/prometheus/promql"
+	"github.com/prometheus/common/model"
 )
 
 // A store that cannot be opened since the process has too few descriptors loses
@@ -63,7 +62,7 @@ func TestFewDescriptors(t *testing.T) {
 	if refused == 0 || len(s.Damage()) > 0 {
 		t.Errorf("%d attempts failed, damage %v; want some, and none", refused, s.Damage())
 	}
-	got, err := s.Query(t.Context(), "sum(written)", time.UnixMilli(at))
+	got, err := vectorIn(t.Context(), s, "sum(written)", time.UnixMilli(at))
 	if err != nil || len(got) != 1 || got[0].Value != 21 {
 		t.Errorf("%v (%v), want 21", got, err)
 	}
@@ -101,11 +100,11 @@ func TestDamagedIsBounded(t *testing.T) {
 
 // Points of a series that has both kinds of samples are in the order of time.
 func TestPointsInOrder(t *testing.T) {
-	h := &histogram.FloatHistogram{Count: 3}
-	r, err := result("x", &promql.Result{Value: promql.Matrix{{
-		Floats:     []promql.FPoint{{T: 1000, F: 1}, {T: 4000, F: 4}},
-		Histograms: []promql.HPoint{{T: 2000, H: h}, {T: 3000, H: h}},
-	}}})
+	h := &model.SampleHistogram{Count: 3}
+	r, err := new(Remote).result("x", model.Matrix{{
+		Values:     []model.SamplePair{{Timestamp: 1000, Value: 1}, {Timestamp: 4000, Value: 4}},
+		Histograms: []model.SampleHistogramPair{{Timestamp: 2000, Histogram: h}, {Timestamp: 3000, Histogram: h}},
+	}}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -131,12 +131,6 @@ func (r *Remote) Understands(ctx context.Context, expr string) (bool, error) {
 	return err == nil, err
 }
 
-// QueryRange is EvalRange for callers that need only the series.
-func (r *Remote) QueryRange(ctx context.Context, expr string, start, end time.Time, step time.Duration) ([]Series, error) {
-	res, err := r.EvalRange(ctx, expr, start, end, step)
-	return res.Series, err
-}
-
 func (r *Remote) result(expr string, v model.Value, warnings v1.Warnings, err error) (Result, error) {
 	if err != nil {
 		// Of a server error the client keeps the body apart: it has the cause.

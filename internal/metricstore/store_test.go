@@ -103,7 +103,7 @@ func (r *running) eventually(what string, cond func() bool) {
 // value is the value of an expression that has exactly one sample now.
 func (r *running) value(expr string) (float64, bool) {
 	r.t.Helper()
-	got, err := r.Query(r.t.Context(), expr, time.Now())
+	got, err := vectorIn(r.t.Context(), r.Store, expr, time.Now())
 	if err != nil {
 		r.t.Fatal(err)
 	}
