@@ -95,18 +95,15 @@ func (c *conn) serve(ctx context.Context) {
 	}
 }
 
-// acquaintTime is how long a caller with an address of the mesh may be unknown.
-// News of a workload reaches its own proxy and ours at nearly the same time, and
-// a program that calls at once may be the first to arrive.
-const acquaintTime = time.Second
-
 // acquaint waits for the configuration that names the caller, if there must be
-// one soon: who is not known is counted as unknown.
+// one soon: who is not known is counted as unknown. News of a workload reaches its
+// own proxy and ours at nearly the same time, and a program that calls at once may
+// be the first to arrive.
 func (c *conn) acquaint(ctx context.Context) {
 	if _, ours := mesh.IndexOf(c.p.o.Net, c.source.Addr()); !ours || c.dir != mesh.Inbound || c.peer != nil {
 		return
 	}
-	timer := time.NewTimer(acquaintTime)
+	timer := time.NewTimer(c.p.o.AcquaintTime)
 	defer timer.Stop()
 	for c.peer == nil {
 		select {

@@ -35,6 +35,9 @@ type Options struct {
 
 	// ConnectTimeout is for clusters that set none. Default 10 s (Istio's).
 	ConnectTimeout time.Duration
+	// AcquaintTime is how long a call from an address of the mesh waits for the
+	// configuration that names the caller. Default 1 s.
+	AcquaintTime time.Duration
 	// HeaderTimeout is how long the head of a request may take from its first
 	// byte. Default 60 s.
 	HeaderTimeout time.Duration
@@ -84,6 +87,7 @@ func (o *Options) setDefaults() error {
 		name     string
 	}{
 		{&o.ConnectTimeout, 10 * time.Second, "connect timeout"},
+		{&o.AcquaintTime, time.Second, "acquaint time"},
 		{&o.HeaderTimeout, time.Minute, "header timeout"},
 		{&o.IdleTimeout, time.Hour, "idle timeout"},
 		{&o.BodyIdleTimeout, 5 * time.Minute, "body idle timeout"},
