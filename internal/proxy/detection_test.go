@@ -50,10 +50,26 @@ func mustRespond(t *testing.T, c net.Conn, body string) {
 // dribble writes s byte by byte with pauses; the whole takes about total.
 func dribble(t *testing.T, c net.Conn, s string, total time.Duration) {
 	t.Helper()
-	for i := range len(s) {
-		mustWrite(t, c, s[i:i+1])
-		pause(t.Context(), total/time.Duration(len(s)))
+	if _, err := trickle(t, c, total, strings.Split(s, "")...); err != nil {
+		t.Fatalf("write: %v", err)
 	}
+}
+
+// trickle writes the pieces with pauses; the whole takes about total. It returns the
+// longest time between two writes, which a busy machine makes longer.
+func trickle(t *testing.T, c net.Conn, total time.Duration, pieces ...string) (longest time.Duration, err error) {
+	t.Helper()
+	last := time.Now()
+	for _, piece := range pieces {
+		_, err := io.WriteString(c, piece)
+		now := time.Now()
+		longest, last = max(longest, now.Sub(last)), now
+		if err != nil {
+			return longest, err
+		}
+		pause(t.Context(), total/time.Duration(len(pieces)))
+	}
+	return longest, nil
 }
 
 // A client that takes longer than the grace for its first line is not mis-filed,
