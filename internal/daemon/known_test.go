@@ -66,6 +66,26 @@ func becomesKnown(t *testing.T, m *Mesh, pods []local.PodStatus, now time.Time) 
 	}
 }
 
+// awaitPublished waits until the control plane has published so many workloads, and all
+// that it was told.
+func awaitPublished(t *testing.T, m *Mesh, workloads int) {
+	t.Helper()
+	limit := time.NewTimer(time.Minute)
+	defer limit.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if s, whole := m.plane.Published(); whole && len(s.Workloads) == workloads {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			t.Fatalf("%d workloads are not published after a minute", workloads)
+		}
+	}
+}
+
 // next is the next configuration that a proxy is told.
 func next(t *testing.T, applied <-chan *mesh.NodeConfig) *mesh.NodeConfig {
 	t.Helper()
@@ -103,6 +123,7 @@ func TestKnown(t *testing.T) {
 	}})
 	m.plane.SetWorkload(front)
 	m.plane.SetWorkload(back)
+	awaitPublished(t, m, 2) // what a proxy is told first is then whole
 	applied, answer, leave := proxyOf(t, m, &front)
 	next(t, applied)
 	if m.known(nil, now) {
