@@ -141,9 +141,10 @@ func TestWorldTakesAwayLast(t *testing.T) {
 	}
 }
 
-// TestStuckClient: one that answers nothing delays nobody and is cut off.
+// TestStuckClient: one that answers nothing delays nobody and is cut off. The limit
+// is what the other one has for an answer when the machine is busy.
 func TestStuckClient(t *testing.T) {
-	p, socket := servePlane(t, world(500), 2*time.Second)
+	p, socket := servePlane(t, world(500), 10*time.Second)
 	d := newDeltaStream(t, socket, "stuck")
 	for k := range xds.Kinds {
 		d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: k.TypeURL()})

@@ -68,8 +68,10 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 	written := write(stream, out)
 
 	var sent response // the last one given to the writer
-	progress := time.Now()
-	stuck := time.NewTicker(s.opts.StuckAfter / 4)
+	// Time is counted in looks: when this process was stopped, the proxy is not to blame.
+	const patience = 4
+	looks := 0 // without progress
+	stuck := time.NewTicker(s.opts.StuckAfter / patience)
 	defer stuck.Stop()
 	for {
 		var next envoy.Message
@@ -79,7 +81,7 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 		}
 		select {
 		case r := <-requests:
-			progress = time.Now()
+			looks = 0
 			if err := p.handle(r); err != nil {
 				return err
 			}
@@ -93,8 +95,8 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 			if err != nil {
 				return err
 			}
-			p.writing, progress = false, time.Now()
-			s.metrics.sent(&sent, progress)
+			p.writing, looks = false, 0
+			s.metrics.sent(&sent, time.Now())
 		case err := <-readEnd:
 			if errors.Is(err, io.EOF) {
 				return nil
@@ -102,11 +104,12 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 			return err
 		case <-stuck.C:
 			if p.owed() == 0 {
-				progress = time.Now()
+				looks = 0
+				continue
 			}
-			if since := time.Since(progress); since >= s.opts.StuckAfter {
+			if looks++; looks > patience { // the first may come at once
 				s.metrics.stuck.Inc()
-				s.opts.Log.Warn("proxy does not answer, its stream is closed", "node", p.node, "waited", since)
+				s.opts.Log.Warn("proxy does not answer, its stream is closed", "node", p.node, "waited", s.opts.StuckAfter)
 				return status.Error(codes.DeadlineExceeded, "no answer to a response")
 			}
 			continue
