@@ -101,6 +101,7 @@ func hostDNS(t *testing.T) netip.AddrPort {
 	done := make(chan error, 2)
 	var servers []*dns.Server
 	for _, s := range []*dns.Server{{Listener: l, Handler: handler}, {PacketConn: pc, Handler: handler}} {
+		s.ReadTimeout = patience // of TCP: 2 s otherwise
 		up := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(up) }
 		go func() { done <- s.ActivateAndServe() }()

@@ -130,7 +130,7 @@ func play(role string, args []string) error {
 		}
 		return nil
 	case "dig": // dig NETWORK SERVER "NAME TYPE"...
-		client := dns.Client{Net: args[0]}
+		client := dns.Client{Net: args[0], Timeout: patience}
 		for _, arg := range args[2:] {
 			name, typ, _ := strings.Cut(arg, " ")
 			m := new(dns.Msg)
@@ -162,7 +162,7 @@ func play(role string, args []string) error {
 			}
 			m.SetEdns0(uint16(size), false)
 		}
-		r, _, err := (&dns.Client{Net: args[0]}).ExchangeContext(ctx, m, args[1])
+		r, _, err := (&dns.Client{Net: args[0], Timeout: patience}).ExchangeContext(ctx, m, args[1])
 		if err != nil {
 			return err
 		}
