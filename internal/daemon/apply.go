@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -116,7 +117,11 @@ func (m *Mesh) change(ctx context.Context, objs *manifest.Objects, leftOut []str
 	for _, p := range publishedBy(m.objs.Services) {
 		mine[p.address] = true
 	}
+	emptied := slices.DeleteFunc(slices.Clone(objs.Empty), func(file string) bool { return slices.Contains(m.objs.Empty, file) })
 	m.mu.Unlock()
+	if len(emptied) > 0 { // somebody is about to write it: `helm template >FILE`
+		return fmt.Errorf("%s holds no object any more (to stop what it asked for, remove the file)", strings.Join(emptied, ", "))
+	}
 	if err := checkPublished(ctx, objs.Services, mine); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // settleTimeout is how long a detached mesh may take until every program is
@@ -83,10 +84,16 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 
 // StartOrJoin makes sure that a mesh answers in cfg.RunDir. It starts one as
 // StartDetached does, unless another process is doing so: several `vitrine run`
-// of one script share the mesh of the first. started tells whether it is ours.
+// of one script share the mesh of the first. started tells whether it is ours. What a
+// killed control plane left running of files is not touched: a mesh without the files
+// would end it, so that is an error.
 func StartOrJoin(ctx context.Context, cfg Config, logLevel string, progress io.Writer) (started bool, err error) {
 	if err := cfg.Normalize(); err != nil {
 		return false, err
+	}
+	if n := leftOfFiles(cfg.RunDir); n > 0 && !runDirOwned(cfg.RunDir) {
+		return false, fmt.Errorf("%w: the control plane is gone and has left %s of its files running: "+
+			"`vitrine up` with the same files takes over what runs, `vitrine down` stops it", ErrNotRunning, Count(n, "workload"))
 	}
 	if _, err = StartDetached(ctx, cfg, logLevel, nil, progress); err == nil {
 		return true, nil
@@ -107,6 +114,17 @@ func StartOrJoin(ctx context.Context, cfg Config, logLevel string, progress io.W
 		}
 	}
 	return false, err
+}
+
+// leftOfFiles counts the pods that run and are not of `vitrine run`.
+func leftOfFiles(runDir string) int {
+	n := 0
+	for _, b := range livePods(runDir) {
+		if b.Set.Kind != mesh.KindProgram {
+			n++
+		}
+	}
+	return n
 }
 
 // ownLog is the log of a mesh in the background: vitrine.log in its data

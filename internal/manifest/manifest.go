@@ -24,6 +24,9 @@ type Objects struct {
 	Sets []mesh.WorkloadSet
 	// Services are sorted by host. Their virtual addresses are not set yet.
 	Services []mesh.Service
+	// Empty are the files without an object, which is a Warning, in the order in
+	// which they were read.
+	Empty []string
 }
 
 // Options say how files are read. The zero value is ready to use.
