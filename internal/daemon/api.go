@@ -66,7 +66,9 @@ type Pod struct {
 	ProxyPID   int               `json:"proxyPID"`
 	PIDs       []int             `json:"pids"`
 	Containers []Container       `json:"containers"`
-	Proxy      ProxyState        `json:"proxy"`
+	// InitContainers are told of once the pod's process has told of them.
+	InitContainers []Container `json:"initContainers,omitempty"`
+	Proxy          ProxyState  `json:"proxy"`
 }
 
 // Container is one program of a Pod.

@@ -70,9 +70,6 @@ func podOf(p *local.PodStatus, proxy ProxyState) Pod {
 		out.Ports = append(out.Ports, port.Port)
 	}
 	for _, c := range p.Status.Containers {
-		if c.Init {
-			continue
-		}
 		row := Container{
 			Name: c.Name, State: string(c.State), Ready: c.Ready, Reason: c.Reason, Message: c.Message,
 			PID: c.PID, Restarts: c.Restarts, Started: c.Since,
@@ -80,7 +77,11 @@ func podOf(p *local.PodStatus, proxy ProxyState) Pod {
 		if c.LastExit != nil {
 			row.ExitCode, row.LastError = &c.LastExit.Code, c.LastExit.Message
 		}
-		out.Containers = append(out.Containers, row)
+		if c.Init {
+			out.InitContainers = append(out.InitContainers, row)
+		} else {
+			out.Containers = append(out.Containers, row)
+		}
 	}
 	if len(p.Status.Containers) == 0 { // no process of the pod has told of them yet, or since the last one died
 		for _, name := range p.Programs {
@@ -118,13 +119,15 @@ func statusWord(p *local.PodStatus) string {
 		word = string(pod.Running)
 	}
 	for _, c := range st.Containers {
-		if !c.Init || st.Phase != pod.Pending {
+		if !c.Init || st.Phase != pod.Pending && st.Phase != pod.Failed {
 			break
 		}
 		switch {
 		case c.State == pod.Terminated && c.LastExit != nil && c.LastExit.Code == 0:
 			done++
 			continue
+		case st.Phase == pod.Failed && (c.State != pod.Terminated || c.LastExit == nil):
+			return word // it is not what the pod failed of
 		case c.State == pod.Live || c.Reason == "" || c.Reason == pod.ReasonCreating || c.Reason == pod.ReasonInit:
 			return fmt.Sprintf("Init:%d/%d", done, inits)
 		}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -198,23 +199,31 @@ func (p *Pod) failing() bool {
 // why is the reason that a pod is not ready, in one line.
 func (p *Pod) why() string {
 	parts := []string{p.Status}
-	for _, c := range p.Containers {
-		if c.Ready {
-			continue
+	for i := range p.InitContainers {
+		if c := &p.InitContainers[i]; c.ExitCode != nil && *c.ExitCode != 0 {
+			parts = append(parts, c.troubles()...)
 		}
-		if c.ExitCode != nil {
-			parts = append(parts, fmt.Sprintf("%s ended with exit code %d", c.Name, *c.ExitCode))
-		}
-		if c.LastError != "" {
-			parts = append(parts, c.LastError)
-		} else if c.Message != "" {
-			parts = append(parts, c.Message)
+	}
+	for i := range p.Containers {
+		if c := &p.Containers[i]; !c.Ready {
+			parts = append(parts, c.troubles()...)
 		}
 	}
 	if len(parts) == 1 && p.Message != "" {
 		parts = append(parts, p.Message)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// troubles is what is known of why a program does not run.
+func (c *Container) troubles() (parts []string) {
+	if c.ExitCode != nil {
+		parts = append(parts, fmt.Sprintf("%s ended with exit code %d", c.Name, *c.ExitCode))
+	}
+	if text := cmp.Or(c.LastError, c.Message); text != "" {
+		parts = append(parts, text)
+	}
+	return parts
 }
 
 // narrate tells progress until ctx ends, and closes m.settled when everything

@@ -39,6 +39,14 @@ func TestStatusWord(t *testing.T) {
 		"init fails": {status: pod.Status{Phase: pod.Pending, Containers: []pod.ContainerStatus{
 			{Init: true, State: pod.Waiting, Reason: pod.ReasonCrashLoop}, {State: pod.Waiting, Reason: pod.ReasonInit},
 		}}, want: "Init:CrashLoopBackOff"},
+		"init failed": {status: pod.Status{Phase: pod.Failed, Containers: []pod.ContainerStatus{
+			{Init: true, State: pod.Terminated, LastExit: ended(0, pod.ReasonCompleted)},
+			{Init: true, State: pod.Terminated, Reason: pod.ReasonError, LastExit: ended(9, pod.ReasonError)},
+			{State: pod.Waiting, Reason: pod.ReasonInit},
+		}}, want: "Init:Error"},
+		"fails after init": {status: pod.Status{Phase: pod.Failed, Containers: []pod.ContainerStatus{
+			{Init: true, State: pod.Terminated, LastExit: ended(0, pod.ReasonCompleted)}, {State: pod.Terminated, Reason: pod.ReasonError, LastExit: ended(9, pod.ReasonError)},
+		}}, want: "Error"},
 	} {
 		if got := statusWord(&local.PodStatus{Status: c.status, Stopping: c.stopping}); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)

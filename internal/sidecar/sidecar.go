@@ -157,6 +157,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	s.runtime.Waiting("waiting for the first configuration from the control plane")
 	select {
 	case <-s.configured:
+		s.runtime.Waiting("")
 	case <-parts.failed:
 		return errPartEnded
 	case <-s.runtime.Stopping(): // the programs will not be started
