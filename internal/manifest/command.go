@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // Annotations of ours, on the pod template or the workload. The first two may
@@ -168,8 +170,8 @@ func noNUL(text string) error {
 }
 
 // workingDir is where a container's program starts: workingDir, or the
-// directory of the file that describes it.
-func (s *setObject) workingDir(c *corev1.Container, path string) string {
+// directory of the file that describes it. out has the container's mounts.
+func (s *setObject) workingDir(c *corev1.Container, out *mesh.Container, path string) string {
 	dir, at := c.WorkingDir, path+".workingDir"
 	if text, where, ok := s.annotation(annotationDir, c); ok {
 		dir, at = text, where
@@ -180,7 +182,7 @@ func (s *setObject) workingDir(c *corev1.Container, path string) string {
 	if !filepath.IsAbs(dir) {
 		dir = filepath.Join(s.o.file.dir, dir)
 	}
-	if s.o.loader.opts.CheckPrograms {
+	if s.o.loader.opts.CheckPrograms && !inVolume(out, dir) {
 		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 			s.o.problem(at, "the working directory "+dir+" of container "+c.Name+" does not exist on this machine",
 				"create it, or name another with the annotation "+annotationDir)
@@ -190,10 +192,10 @@ func (s *setObject) workingDir(c *corev1.Container, path string) string {
 }
 
 // program makes a name with a slash absolute, and looks it up if that is
-// wanted.
-func (s *setObject) program(name, dir string, env *environment, path string) string {
+// wanted. out has the container's mounts and its working directory.
+func (s *setObject) program(name string, out *mesh.Container, env *environment, path string) string {
 	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
-		name = filepath.Join(dir, name)
+		name = filepath.Join(out.Dir, name)
 	}
 	if !s.o.loader.opts.CheckPrograms {
 		return name
@@ -202,7 +204,11 @@ func (s *setObject) program(name, dir string, env *environment, path string) str
 	if !ok {
 		search = os.Getenv("PATH")
 	}
-	if err := findProgram(name, search); err != nil {
+	err := findProgram(name, search)
+	if filepath.IsAbs(name) && inVolume(out, name) {
+		err = inFiles(out, name)
+	}
+	if err != nil {
 		s.o.problem(path, "the program "+quoted(name)+" cannot be run: "+err.Error(), howToGet(name, err))
 	}
 	return name
@@ -212,7 +218,35 @@ var (
 	errNoProgram     = errors.New("it does not exist")
 	errNotInPath     = errors.New("it is in no directory of PATH")
 	errNotExecutable = errors.New("it is not executable")
+	errVolumeMode    = errors.New("its mode in the volume does not let anybody execute it")
 )
+
+// inVolume reports whether what is at path comes with a volume of the container, and
+// not from this machine.
+func inVolume(c *mesh.Container, path string) bool {
+	path = filepath.Clean(path)
+	below := func(dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+	return slices.ContainsFunc(c.Dirs, func(d mesh.Dir) bool { return below(d.Path) }) ||
+		slices.ContainsFunc(c.Files, func(f mesh.File) bool { return f.Path == path || f.Mount != "" && below(f.Mount) })
+}
+
+// inFiles looks a program up in volumes. What is in a directory is known only when
+// the programs run, which may make it.
+func inFiles(c *mesh.Container, path string) error {
+	path = filepath.Clean(path)
+	for i := range c.Files {
+		if f := &c.Files[i]; f.Path == path {
+			if f.Mode&0o111 == 0 {
+				return errVolumeMode
+			}
+			return nil
+		}
+	}
+	if slices.ContainsFunc(c.Dirs, func(d mesh.Dir) bool { return strings.HasPrefix(path, d.Path+"/") }) {
+		return nil
+	}
+	return errNoProgram
+}
 
 // findProgram looks a program up as execvp does.
 func findProgram(name, search string) error {
@@ -246,6 +280,9 @@ func executable(path string) error {
 func howToGet(name string, err error) string {
 	if errors.Is(err, errNotExecutable) {
 		return "run chmod +x " + name
+	}
+	if errors.Is(err, errVolumeMode) {
+		return "give the volume defaultMode: 0755"
 	}
 	if strings.Contains(name, "/") {
 		return "build it, or correct the path, which is relative to the directory of the file"

@@ -28,7 +28,9 @@ func (s *setObject) container(c *corev1.Container, volumes map[string]volume, na
 	}
 	names[c.Name] = true
 	env := s.o.environment(c, path)
-	out := mesh.Container{Name: c.Name, Env: env.vars, Dir: s.workingDir(c, path)}
+	out := mesh.Container{Name: c.Name, Env: env.vars}
+	out.Files, out.Dirs = s.mounts(c, volumes, path)
+	out.Dir = s.workingDir(c, &out, path)
 	out.Args = s.command(c, path, env)
 	if len(out.Args) > 0 {
 		at := path
@@ -38,10 +40,9 @@ func (s *setObject) container(c *corev1.Container, volumes map[string]volume, na
 		if _, where, ok := s.annotation(annotationCommand, c); ok {
 			at = where
 		}
-		out.Args[0] = s.program(out.Args[0], out.Dir, env, at)
+		out.Args[0] = s.program(out.Args[0], &out, env, at)
 	}
 	s.ports(c, &out, path)
-	out.Files, out.Dirs = s.mounts(c, volumes, path)
 	s.mounted = append(s.mounted, mounted{c, path, out.Mounts()})
 	if probed {
 		out.Liveness = s.o.probe(c.LivenessProbe, c, env, "liveness", path+".livenessProbe")

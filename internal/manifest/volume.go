@@ -207,6 +207,9 @@ func (s *setObject) mounts(c *corev1.Container, volumes map[string]volume, at st
 		switch {
 		case !v.known:
 		case v.dir:
+			if m.ReadOnly {
+				s.o.warn(at+".readOnly", "readOnly has no effect here: container "+c.Name+" can write to "+target, "nothing to do, unless you rely on it")
+			}
 			dirs = append(dirs, mesh.Dir{Path: target, Volume: path.Join(m.Name, m.SubPath)})
 		case len(v.files) == 0: // as Kubernetes shows a volume without keys
 			dirs = append(dirs, mesh.Dir{Path: target, Volume: m.Name})
