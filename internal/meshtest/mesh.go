@@ -27,10 +27,12 @@ const User = 1001
 // Options says what mesh to start.
 type Options struct {
 	YAML   string        // manifest, written to mesh.yaml in Dir; or
-	Files  []string      // manifest files
+	Files  []string      // manifest files; or
+	Demo   string        // directory of the files of `vitrine demo`
 	Rules  []string      // Prometheus rule files
 	Scrape time.Duration // default 500 ms
 	Watch  bool          // applies changes of the files
+	For    time.Duration // the Demo ends by itself after so long; 0 is never
 	// AsUser runs everything as the ordinary user User if the test is root.
 	AsUser bool
 }
@@ -92,10 +94,14 @@ func Prepare(tb testing.TB, b *Binaries, o Options) *Mesh {
 	if o.YAML != "" {
 		o.Files = append(o.Files, m.WriteFile("mesh.yaml", o.YAML))
 	}
-	m.args = []string{
-		"up", "--run-dir", m.RunDir, "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
-		"--control-addr", "127.0.0.1:0", "--scrape-interval", max(o.Scrape, 500*time.Millisecond).String(),
+	m.args = []string{"up"}
+	if o.Demo != "" {
+		m.args = []string{"demo", "--dir", o.Demo, "--duration", o.For.String()}
 	}
+	m.args = append(m.args,
+		"--run-dir", m.RunDir, "--data-dir", filepath.Join(dir, "data"), "--prometheus-addr", "127.0.0.1:0",
+		"--control-addr", "127.0.0.1:0", "--scrape-interval", max(o.Scrape, 500*time.Millisecond).String(),
+	)
 	if o.Watch {
 		m.args = append(m.args, "--watch")
 	}
@@ -284,6 +290,13 @@ func (m *Mesh) Stop() {
 	if err := m.up.Process.Signal(syscall.SIGTERM); err != nil {
 		m.t.Errorf("stop the mesh: %v", err)
 	}
+	m.WaitEnd()
+}
+
+// WaitEnd waits until the control plane has ended, and wants it to succeed and
+// nothing to be left.
+func (m *Mesh) WaitEnd() {
+	m.t.Helper()
 	kill := time.AfterFunc(Patience, func() { _ = m.up.Process.Kill() })
 	err := m.up.Wait()
 	if !kill.Stop() {
@@ -295,6 +308,9 @@ func (m *Mesh) Stop() {
 	m.up = nil
 	m.wantNothingLeft()
 }
+
+// Output is what the control plane has printed.
+func (m *Mesh) Output() string { return m.log.String() }
 
 // warnings are the lines of warning and error in all logs of the mesh.
 func (m *Mesh) warnings() string {
