@@ -36,7 +36,7 @@ func (j *jobControl) suspend(ctx context.Context, program int) error {
 		case st.stopped, program == 0: // before there is a program only we can stop
 			j.suspended = true
 			return j.stop()
-		case st.ignores, st.gone:
+		case st.ignored.has(syscall.SIGTSTP), st.gone:
 			return nil
 		}
 		select {
@@ -66,12 +66,21 @@ func (j *jobControl) resumed(program int) bool {
 	return was && !programState(program).stopped
 }
 
-// state is what job control has to know of a program.
+// state is what has to be known of a program to treat it as the terminal and its
+// shell do.
 type state struct {
-	stopped bool
-	ignores bool // SIGTSTP
-	gone    bool
+	stopped         bool
+	gone            bool
+	ignored, caught signalSet
 }
+
+// handles reports whether the program itself says what sig does to it.
+func (st state) handles(sig syscall.Signal) bool { return st.ignored.has(sig) || st.caught.has(sig) }
+
+// signalSet has bit n-1 for signal n, as proc_pid_status(5).
+type signalSet uint64
+
+func (s signalSet) has(sig syscall.Signal) bool { return s&(1<<(sig-1)) != 0 }
 
 // programState reads /proc/PID/status (proc_pid_status(5)).
 func programState(pid int) state {
@@ -88,9 +97,18 @@ func programState(pid int) state {
 			st.stopped = strings.HasPrefix(value, "T")
 			st.gone = strings.HasPrefix(value, "Z")
 		case "SigIgn":
-			mask, err := strconv.ParseUint(value, 16, 64)
-			st.ignores = err == nil && mask&(1<<(syscall.SIGTSTP-1)) != 0
+			st.ignored = readSignals(value)
+		case "SigCgt":
+			st.caught = readSignals(value)
 		}
 	}
 	return st
+}
+
+func readSignals(mask string) signalSet {
+	n, err := strconv.ParseUint(mask, 16, 64)
+	if err != nil {
+		return 0
+	}
+	return signalSet(n)
 }

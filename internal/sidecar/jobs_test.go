@@ -1,14 +1,11 @@
 package sidecar
 
 import (
-	"log/slog"
 	"os"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
-	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // overAtOnce is a place where each program has ended when it is looked at.
@@ -31,16 +28,7 @@ func (ended) PID() int                    { return os.Getpid() }
 // stop. After its end this process must not: nobody may be there to continue it,
 // and its caller waits for the exit code.
 func TestStopSignalWithoutAProgram(t *testing.T) {
-	b := &pod.Bootstrap{
-		Workload:   mesh.Workload{Namespace: "default", Name: "tool"},
-		Foreground: true,
-		Set: mesh.WorkloadSet{
-			Restart: mesh.RestartNever, GracePeriod: time.Minute,
-			Containers: []mesh.Container{{Name: "tool", Args: []string{"tool"}}},
-		},
-	}
-	log := slog.New(slog.DiscardHandler)
-	s := &sidecar{b: b, log: log, runtime: pod.New(pod.Options{Bootstrap: b, Log: log})}
+	s := foreground()
 	stops := 0
 	jobs := &jobControl{stop: func() error { stops++; return nil }}
 	s.signalled(t.Context(), syscall.SIGTSTP, jobs)

@@ -69,7 +69,7 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 	default:
 	}
 	if pid, over := s.program(); pid == 0 && !over && sig != syscall.SIGTSTP {
-		shared = false // with nobody yet
+		shared = shared && s.reached(sig)
 	}
 	if !shared && s.runtime.Signal("", sig) == 0 {
 		// No program runs yet: end before there is one.
@@ -91,6 +91,16 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 			s.log.WarnContext(ctx, "cannot stop with the program", "error", err)
 		}
 	}
+}
+
+// reached reports whether the program, of which nothing was known when the terminal
+// sent sig, got it. One that is being started may have: it runs, and may have spoken,
+// before its start is reported. To one that does not handle sig it is sent in any
+// case, since nobody dies twice.
+func (s *sidecar) reached(sig syscall.Signal) bool {
+	s.runtime.AwaitStarts()
+	pid, over := s.program()
+	return over || programState(pid).handles(sig)
 }
 
 // program is the process of the program of a pod in the foreground: 0 if none

@@ -202,6 +202,14 @@ func (r *Runtime) Signal(name string, sig syscall.Signal) int {
 	return n
 }
 
+// AwaitStarts returns when no program is being started, so that Status tells the
+// process of each that runs.
+func (r *Runtime) AwaitStarts() {
+	for _, c := range r.named("") {
+		c.process()
+	}
+}
+
 // Restart ends the program of a container (of all, if the name is "") with its
 // grace period and starts it again at once, without back-off. It returns the
 // number of containers it found.

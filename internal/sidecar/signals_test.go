@@ -1,0 +1,101 @@
+package sidecar
+
+import (
+	"log/slog"
+	"os/exec"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/local/pod"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// lateReport is a place where a program runs long before its start is reported.
+type lateReport struct {
+	pod.Case
+	pid  int
+	done chan struct{} // closed when the program has ended
+}
+
+func (p *lateReport) Start(pod.Program) (pod.Process, error) {
+	time.Sleep(time.Minute) // by the test's clock
+	return reported{ended{p.done}, p.pid}, nil
+}
+
+type reported struct {
+	ended
+	pid int
+}
+
+func (p reported) PID() int { return p.pid }
+
+// TestKeyDuringTheStart: a program that handles a signal got it from the terminal
+// although nothing is known of it yet, and must not get it twice. One that does
+// not handle it may have been born just after, and must not miss it.
+func TestKeyDuringTheStart(t *testing.T) {
+	for name, tc := range map[string]struct {
+		script  string
+		reached bool
+	}{
+		"handled": {`trap : USR1; echo up; read x`, true},
+		"ignored": {`trap "" USR1; echo up; read x`, true},
+		"default": {`echo up; read x`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", tc.script)
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stdout.Read(make([]byte, 8)); err != nil {
+				t.Error(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				s := foreground()
+				if s.reached(syscall.SIGUSR1) {
+					t.Error("somebody got a signal before the start")
+				}
+				place := &lateReport{pid: cmd.Process.Pid, done: make(chan struct{})}
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					s.runtime.Run(t.Context(), place, pod.Hooks{})
+				}()
+				synctest.Wait()
+				if got := s.reached(syscall.SIGUSR1); got != tc.reached {
+					t.Errorf("reached is %v during the start, want %v", got, tc.reached)
+				}
+				close(place.done)
+				<-over
+				if !s.reached(syscall.SIGUSR1) {
+					t.Error("a signal is to be sent to a program that has ended")
+				}
+			})
+			stdin.Close()
+			_ = cmd.Wait() // read fails at the end of its input
+		})
+	}
+}
+
+// foreground is a sidecar of one program on its caller's terminal.
+func foreground() *sidecar {
+	b := &pod.Bootstrap{
+		Workload:   mesh.Workload{Namespace: "default", Name: "tool"},
+		Foreground: true,
+		Set: mesh.WorkloadSet{
+			Restart: mesh.RestartNever, GracePeriod: time.Minute,
+			Containers: []mesh.Container{{Name: "tool", Args: []string{"tool"}}},
+		},
+	}
+	log := slog.New(slog.DiscardHandler)
+	return &sidecar{b: b, log: log, runtime: pod.New(pod.Options{Bootstrap: b, Log: log})}
+}
