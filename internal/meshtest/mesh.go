@@ -312,6 +312,17 @@ func (m *Mesh) WaitEnd() {
 // Output is what the control plane has printed.
 func (m *Mesh) Output() string { return m.log.String() }
 
+// WaitOutput waits until the control plane has printed text.
+func (m *Mesh) WaitOutput(text string) {
+	m.t.Helper()
+	Eventually(m.t, func() error {
+		if out := m.Output(); !strings.Contains(out, text) {
+			return fmt.Errorf("%q is not in the output:\n%s", text, out)
+		}
+		return nil
+	})
+}
+
 // warnings are the lines of warning and error in all logs of the mesh.
 func (m *Mesh) warnings() string {
 	var out strings.Builder
