@@ -38,7 +38,7 @@ func (c *cli) demoCommand() *cobra.Command {
 	var dir string
 	var duration time.Duration
 	cmd := &cobra.Command{
-		Use: "demo", Short: "Run a shop of small programs, with load, to try Vitrine on", Args: cobra.NoArgs,
+		Use: "demo", Short: "Run a shop of small programs, with load, to try Vitrine on", Args: noArgs,
 		Long: "Run a shop of small programs in Go, Node and Python, none of which knows about Vitrine, with its own load.\n" +
 			"It is plain YAML: `vitrine up -f demo/" + demoFile + "` does the same. Ctrl-C leaves nothing behind.",
 		RunE: func(cmd *cobra.Command, _ []string) error {

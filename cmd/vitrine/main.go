@@ -169,7 +169,7 @@ func (c *cli) client() *daemon.Client { return daemon.NewClient(c.runDir) }
 func (c *cli) versionCommand() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			info := map[string]string{"client": version}
 			if s, err := c.client().Status(cmd.Context()); err == nil {

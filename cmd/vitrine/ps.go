@@ -141,7 +141,7 @@ func (c *cli) restartCommand() *cobra.Command {
 	var namespace string
 	cmd := &cobra.Command{
 		Use: "restart POD | WORKLOAD | NAMESPACE/NAME...", Short: "Replace workloads, one after the other",
-		Args: cobra.MinimumNArgs(1),
+		Args: wantArgs(1, 0, "the pods or workloads to replace, as in `vitrine restart web`"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			wanted, err := c.targets(cmd.Context(), namespace, args)
 			if err != nil {
@@ -149,7 +149,7 @@ func (c *cli) restartCommand() *cobra.Command {
 			}
 			names, err := c.client().Restart(cmd.Context(), wanted)
 			for _, name := range names {
-				fmt.Fprintf(c.out, "%s restarted\n", name)
+				fmt.Fprintf(c.out, "%s is being replaced\n", name)
 			}
 			return err
 		},
@@ -175,7 +175,7 @@ func (c *cli) completePods(cmd *cobra.Command, _ []string, _ string) ([]string, 
 
 func (c *cli) downCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "down", Short: "Stop every program and the mesh", Args: cobra.NoArgs,
+		Use: "down", Short: "Stop every program and the mesh", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			n, err := daemon.Down(cmd.Context(), c.runDir)
 			if err != nil {
@@ -191,7 +191,7 @@ func (c *cli) doctorCommand() *cobra.Command {
 	var output string
 	var cfg daemon.Config
 	cmd := &cobra.Command{
-		Use: "doctor", Short: "Try everything that Vitrine needs of this machine", Args: cobra.NoArgs,
+		Use: "doctor", Short: "Try everything that Vitrine needs of this machine", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.RunDir = c.runDir
 			checks := daemon.Doctor(cmd.Context(), cfg)

@@ -19,7 +19,7 @@ func (c *cli) queryCommand() *cobra.Command {
 		Use: "query PROMQL", Short: "Ask the mesh's metrics",
 		Example: "  vitrine query 'sum(rate(istio_requests_total[1m])) by (destination_service)'\n" +
 			"  vitrine query --range 1h 'sum(rate(istio_requests_total{reporter=\"destination\"}[1m]))'",
-		Args: cobra.ExactArgs(1),
+		Args: wantArgs(1, 1, "one expression in quotes, as in `vitrine query 'sum(rate(istio_requests_total[1m]))'`"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			q.Expr = args[0]
 			if q.Range < 0 || q.Step < 0 {
@@ -85,7 +85,7 @@ func (c *cli) graphCommand() *cobra.Command {
 	var g daemon.GraphQuery
 	var output, at string
 	cmd := &cobra.Command{
-		Use: "graph", Short: "Show who calls whom, how often, how fast and how well", Args: cobra.NoArgs,
+		Use: "graph", Short: "Show who calls whom, how often, how fast and how well", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if g.At, err = parseTime(at, time.Now()); err != nil {

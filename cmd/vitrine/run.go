@@ -26,7 +26,7 @@ func (c *cli) runCommand() *cobra.Command {
 			"directory, user and environment stay its own. If no mesh runs, one is started in the background, with those of\n" +
 			"the flags that are about the mesh; for a mesh that runs they have no effect.",
 		Example: "  vitrine run --service web --version v1 --port 8080/http --publish 127.0.0.1:8080:8080 -- ./web",
-		Args:    cobra.MinimumNArgs(1),
+		Args:    wantArgs(1, 0, "the program after --, as in `vitrine run --service web -- ./web`"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.Args = args
 			if err := parseRun(&req, ports, publish, labels); err != nil {
