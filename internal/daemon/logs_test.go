@@ -16,13 +16,7 @@ import (
 // container of several pods, too, and of pods that are gone.
 func TestLogPrefixes(t *testing.T) {
 	var progress bytes.Buffer
-	m, l := newMesh(t, &progress)
-	l.close()
-	defer func() {
-		if err := m.store.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	m := idle(t, &progress)
 	logged := func(name, container, line string) {
 		t.Helper()
 		dir := filepath.Join(m.cfg.DataDir, "logs", "shop", name)

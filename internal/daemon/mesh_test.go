@@ -45,6 +45,19 @@ func newMesh(t *testing.T, progress *bytes.Buffer) (*Mesh, listeners) {
 	return m, l
 }
 
+// idle is a mesh that nobody serves, until the end of the test.
+func idle(t *testing.T, progress *bytes.Buffer) *Mesh {
+	t.Helper()
+	m, l := newMesh(t, progress)
+	l.close()
+	t.Cleanup(func() {
+		if err := m.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
 // serving is a mesh that serves until the end of the test.
 func serving(t *testing.T) *Mesh {
 	t.Helper()

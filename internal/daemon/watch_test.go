@@ -226,13 +226,7 @@ func TestWatchKinds(t *testing.T) {
 // they ask for the same.
 func TestReload(t *testing.T) {
 	var progress bytes.Buffer
-	m, l := newMesh(t, &progress)
-	l.close()
-	defer func() {
-		if err := m.store.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	m := idle(t, &progress)
 	file := filepath.Join(t.TempDir(), "app.yaml")
 	m.cfg.Files = []string{file}
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {app: web}\n  ports: [{port: PORT}]\n"

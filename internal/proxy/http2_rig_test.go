@@ -121,6 +121,23 @@ func h2Serve(t *testing.T, c net.Conn) *h2frames {
 	return f
 }
 
+// h2Heads is an origin that answers each head of a request by answer.
+func h2Heads(t *testing.T, answer func(f *h2frames, stream uint32)) netip.AddrPort {
+	t.Helper()
+	return origin(t, func(c *net.TCPConn) {
+		f := h2Serve(t, c)
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			if head, ok := frame.(*http2.MetaHeadersFrame); ok {
+				answer(f, head.StreamID)
+			}
+		}
+	})
+}
+
 func (f *h2frames) request(t *testing.T, id uint32, end bool, fields ...string) {
 	t.Helper()
 	f.buf.Reset()

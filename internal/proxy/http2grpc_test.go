@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"math"
-	"net"
 	"net/netip"
 	"strconv"
 	"testing"
@@ -133,18 +132,9 @@ func TestGRPCDeadlineOfTheServer(t *testing.T) {
 		{"none", "", "14"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			at := origin(t, func(c *net.TCPConn) {
-				f := h2Serve(t, c)
-				for {
-					frame, err := f.ReadFrame()
-					if err != nil {
-						return
-					}
-					if fr, ok := frame.(*http2.MetaHeadersFrame); ok {
-						pause(t.Context(), time.Millisecond)
-						_ = f.WriteRSTStream(fr.StreamID, http2.ErrCodeCancel)
-					}
-				}
+			at := h2Heads(t, func(f *h2frames, stream uint32) {
+				pause(t.Context(), time.Millisecond)
+				_ = f.WriteRSTStream(stream, http2.ErrCodeCancel)
 			})
 			r := newRig(t, mesh.ProtocolGRPC, at)
 			f := h2Raw(t, r.dial(t))

@@ -45,21 +45,12 @@ func TestHTTP2FrameScanner(t *testing.T) {
 func TestHTTP2ResetCodes(t *testing.T) {
 	for _, code := range []http2.ErrCode{http2.ErrCodeCancel, http2.ErrCodeEnhanceYourCalm, http2.ErrCodeNo, http2.ErrCodeInternal} {
 		t.Run(code.String(), func(t *testing.T) {
-			at := origin(t, func(c *net.TCPConn) {
-				f := h2Serve(t, c)
-				for {
-					frame, err := f.ReadFrame()
-					if err != nil {
-						return
-					}
-					if fr, ok := frame.(*http2.MetaHeadersFrame); ok {
-						f.buf.Reset()
-						_ = f.enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
-						_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: fr.StreamID, BlockFragment: f.buf.Bytes(), EndHeaders: true})
-						_ = f.WriteData(fr.StreamID, false, []byte("half"))
-						_ = f.WriteRSTStream(fr.StreamID, code)
-					}
-				}
+			at := h2Heads(t, func(f *h2frames, stream uint32) {
+				f.buf.Reset()
+				_ = f.enc.WriteField(hpack.HeaderField{Name: ":status", Value: "200"})
+				_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.buf.Bytes(), EndHeaders: true})
+				_ = f.WriteData(stream, false, []byte("half"))
+				_ = f.WriteRSTStream(stream, code)
 			})
 			r := newRig(t, mesh.ProtocolHTTP2, at)
 			f := h2Raw(t, r.dial(t))
