@@ -31,7 +31,7 @@ type cli struct {
 }
 
 func main() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 2)
 	// A signal that the caller had ignored (nohup, a script's background job)
 	// stays so, also for the program that `vitrine run` becomes.
@@ -42,8 +42,8 @@ func main() {
 	}
 	force := make(chan struct{})
 	go func() {
-		<-signals
-		cancel()
+		sig, _ := (<-signals).(syscall.Signal)
+		cancel(signalled(sig))
 		// A terminal that is closed sends SIGHUP, and its shell does, too.
 		for <-signals == syscall.SIGHUP {
 			continue
@@ -54,8 +54,13 @@ func main() {
 	os.Exit(c.run(ctx, os.Args[1:]))
 }
 
+// signalled is why a command did not come to its end: a signal of the user's.
+type signalled syscall.Signal
+
+func (s signalled) Error() string { return syscall.Signal(s).String() } // "interrupt"
+
 // run executes one command line and returns the exit status: 0 success,
-// 1 failure, 2 wrong usage.
+// 1 failure, 2 wrong usage, 128+n if signal n ended it before it was done.
 func (c *cli) run(ctx context.Context, args []string) int {
 	root, errOut := c.rootCommand(), c.errOut //nolint:contextcheck // commands get theirs when they are executed
 	root.SetArgs(args)
@@ -78,6 +83,9 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		return 2
 	}
 	fmt.Fprintf(errOut, "vitrine: %v\n", err)
+	if sig, ok := errors.AsType[signalled](context.Cause(ctx)); ok && errors.Is(err, context.Canceled) {
+		return 128 + int(sig)
+	}
 	return 1
 }
 

@@ -213,6 +213,12 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 	return nil, errors.New(e.Error)
 }
 
+// interruptedError is a context.Canceled in the words of a user; it says what goes on.
+type interruptedError string
+
+func (e interruptedError) Error() string { return "interrupted" + string(e) }
+func (interruptedError) Unwrap() error   { return context.Canceled }
+
 // explain turns the error of a request that got no answer, or not all of it, into
 // what its user can do about it.
 func (c *Client) explain(ctx context.Context, err error) error {
@@ -228,6 +234,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
 		return stopped
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return interruptedError("")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		if text := left(); text != "" {
 			return fmt.Errorf("%w: the control plane is gone%s", ErrNotRunning, text)

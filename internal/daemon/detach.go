@@ -182,7 +182,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 		case <-limit.Done():
 			switch {
 			case ctx.Err() != nil:
-				return s, errors.New("interrupted; the mesh goes on in the background: `vitrine down` stops it")
+				return s, interruptedError("; the mesh goes on in the background: `vitrine down` stops it")
 			case err == nil:
 				return s, notReady(&s, pods, "are not ready after "+settleTimeout.String(), will.path)
 			}

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -37,10 +38,8 @@ func Doctor(ctx context.Context, cfg Config) []Check {
 		}
 	}
 	// A port is in use by us while the mesh runs; that is not a fault.
-	running := false
-	if _, err := NewClient(cfg.RunDir).Status(ctx); err == nil {
-		running = true
-	}
+	mesh, running := checkMesh(ctx, cfg.RunDir)
+	checks = append(checks, mesh)
 	for _, p := range []struct{ name, addr, flag string }{
 		{"Prometheus API", cfg.PrometheusAddr, "--prometheus-addr"},
 		{"control-plane metrics", cfg.ControlAddr, "--control-addr"},
@@ -48,6 +47,26 @@ func Doctor(ctx context.Context, cfg Config) []Check {
 		checks = append(checks, checkPort(ctx, p.name, p.addr, p.flag, running))
 	}
 	return append(checks, checkDir("run directory", cfg.RunDir, "--run-dir"), checkDir("data directory", cfg.DataDir, "--data-dir"))
+}
+
+// checkMesh tells of a mesh in runDir, whether there is one or not: not to answer is a
+// fault of one that has left programs running.
+func checkMesh(ctx context.Context, runDir string) (c Check, running bool) {
+	c = Check{Name: "mesh", OK: true}
+	s, err := NewClient(runDir).Status(ctx)
+	n := len(livePods(runDir))
+	switch {
+	case err == nil:
+		c.Detail = fmt.Sprintf("runs, %d of %s ready", s.Ready, Count(s.Workloads, "workload"))
+	case errors.Is(err, ErrNotRunning) && n == 0:
+		c.Detail = "none runs"
+	case errors.Is(err, ErrNotRunning):
+		c.OK, c.Detail = false, "the control plane is gone and has left "+Count(n, "workload")+" running"
+		c.Remedy = "run `vitrine up` with the same files, which takes over what runs, or `vitrine down`, which stops it"
+	default:
+		c.OK, c.Detail, c.Remedy = false, err.Error(), "look at what holds "+runDir+", or choose another directory with --run-dir"
+	}
+	return c, err == nil
 }
 
 func checkPort(ctx context.Context, name, addr, flag string, running bool) Check {

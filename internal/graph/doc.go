@@ -23,9 +23,10 @@
 //
 // Health follows Kiali's thresholds for edges: an error share of 0.1 % is
 // degraded, 20 % is failure. Errors are responses 5xx, requests without a
-// response (code 0), and gRPC calls with a status other than 0. A node is judged
-// by the worse of all requests that it gets and all that it sends, as in Kiali
-// (business/health_calculator.go).
+// response (code 0), responses of any code that the destination broke off (response
+// flags UC, UR and the like, which Kiali shows but does not count), and gRPC calls
+// with a status other than 0. A node is judged by the worse of all requests that it
+// gets and all that it sends, as in Kiali (business/health_calculator.go).
 //
 // Build is a pure function of the answers to its queries (at most five); all
 // values are the caller's. Everything here is safe for concurrent use.

@@ -113,19 +113,31 @@ func lost(l map[string]string) bool {
 	return false
 }
 
-// isError: 5xx, no response, or a gRPC status other than OK. A gRPC call
+// isError: 5xx, no response or one that broke off, or a gRPC status other than OK. A gRPC call
 // without a status failed before there was one, and is judged by its code.
-func isError(protocol, code, grpcStatus string) bool {
+func isError(protocol, code, grpcStatus, flags string) bool {
 	if protocol == string(ProtocolGRPC) && grpcStatus != "" {
 		return grpcStatus != "0"
 	}
-	return code == "0" || code == "" || (len(code) == 3 && code[0] == '5')
+	return code == "0" || code == "" || (len(code) == 3 && code[0] == '5') || brokeOff(flags)
+}
+
+// brokeOff reports whether the destination failed to finish a response whose code was
+// sent already, going by Envoy's response flags. A client that left (DC) is no error.
+func brokeOff(flags string) bool {
+	for flag := range strings.SplitSeq(flags, ",") {
+		switch flag {
+		case "UC", "UR", "UPE", "LR", "UT", "SI":
+			return true
+		}
+	}
+	return false
 }
 
 func (t *tally) addRequests(s Sample) {
 	code, status := s.Labels["response_code"], s.Labels["grpc_response_status"]
 	t.requests += s.Value
-	if isError(s.Labels["request_protocol"], code, status) {
+	if isError(s.Labels["request_protocol"], code, status, s.Labels["response_flags"]) {
 		t.errors += s.Value
 	}
 	t.codes[[2]string{code, status}] += s.Value

@@ -3,6 +3,7 @@ package manifest
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -158,7 +159,7 @@ func (s *setObject) job(spec *batchv1.JobSpec) {
 			return def
 		}
 		if *n < 0 || *n > maxReplicas {
-			s.o.problem(path, "the number must be between 0 and 65531", "correct the number")
+			s.o.problem(path, path+" must be between 0 and "+strconv.Itoa(maxReplicas)+", is "+strconv.Itoa(int(*n)), "correct the number")
 			return def
 		}
 		return int(*n)

@@ -13,7 +13,7 @@ import (
 )
 
 // environment is what a program of c sees: base (of the pod's own process),
-// HOSTNAME, then the container's variables in order. The last value of a name
+// HOSTNAME, PWD, then the container's variables in order. The last value of a name
 // wins, at the place of its first.
 func environment(base []string, b *Bootstrap, c *mesh.Container) []string {
 	var env []string
@@ -28,12 +28,15 @@ func environment(base []string, b *Bootstrap, c *mesh.Container) []string {
 		env = append(env, entry)
 	}
 	for _, e := range base {
-		if name, value, ok := strings.Cut(e, "="); ok {
+		if name, value, ok := strings.Cut(e, "="); ok && (b.Foreground || name != "OLDPWD") {
 			set(name, value)
 		}
 	}
 	if !b.Foreground {
 		set("HOSTNAME", b.Workload.Name)
+		if c.Dir != "" {
+			set("PWD", c.Dir)
+		}
 	}
 	for _, v := range c.Env {
 		if v.FieldPath != "" {

@@ -3,6 +3,7 @@ package pod
 import (
 	"net/netip"
 	"regexp"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,5 +61,22 @@ func TestUID(t *testing.T) {
 	b.Created = b.Created.Add(1)
 	if later := b.Field("metadata.uid"); later == uid {
 		t.Errorf("a later pod of the name has %q too", uid)
+	}
+}
+
+// TestEnvironment: what differs from this process for a program of files, and that a
+// program of `vitrine run` keeps its caller's.
+func TestEnvironment(t *testing.T) {
+	base := []string{"HOME=/root", "PWD=/here", "OLDPWD=/there", "A=1", "A=2"}
+	b := bootstrap(mesh.RestartAlways, program("web"))
+	c := &mesh.Container{Dir: "/srv", Env: []mesh.EnvVar{{Name: "A", Value: "3"}, {Name: "NS", FieldPath: "metadata.namespace"}}}
+	want := []string{"HOME=/root", "PWD=/srv", "A=3", "HOSTNAME=web-app-6f9c7d5b8-x2k4q", "NS=default"}
+	if got := environment(base, b, c); !slices.Equal(got, want) {
+		t.Errorf("of files: %q, want %q", got, want)
+	}
+	b.Foreground = true
+	want = []string{"HOME=/root", "PWD=/here", "OLDPWD=/there", "A=3", "NS=default"}
+	if got := environment(base, b, c); !slices.Equal(got, want) {
+		t.Errorf("in the foreground: %q, want %q", got, want)
 	}
 }
