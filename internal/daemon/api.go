@@ -30,6 +30,8 @@ type Status struct {
 	Published []Opening `json:"published"`
 	LeftOut   []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
 	NotMade   []NotMade `json:"notMade,omitempty"` // sorted by Set
+	// FailedJobs have used up their backoffLimit: kind, namespace and name, sorted.
+	FailedJobs []string `json:"failedJobs,omitempty"`
 }
 
 // NotMade is a workload set of which a pod that is wanted cannot be made at present.

@@ -28,8 +28,8 @@ const settleTimeout = 2 * time.Minute
 // until every workload is ready or has ended, telling progress. stdin is what
 // the file "-" reads. What the mesh and its programs write goes to OpenLog's
 // file. If the process ends before it is ready, the error has its last words. If
-// workloads keep failing, or after two minutes, the error says which, and the
-// mesh goes on.
+// workloads keep failing, a Job has failed, or after two minutes, the error says
+// which, and the mesh goes on.
 func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byte, progress io.Writer) (Status, error) {
 	if err := cfg.Normalize(); err != nil {
 		return Status{}, err
@@ -168,7 +168,10 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 		}
 		if err == nil {
 			n.tell(&s, pods)
-			if s.Settled {
+			switch {
+			case s.Settled && len(s.FailedJobs) > 0:
+				return s, goesOn(strings.Join(s.FailedJobs, ", ") + " failed")
+			case s.Settled:
 				return s, nil
 			}
 			if n.hopeless(pods) {
@@ -221,7 +224,12 @@ func notReady(s *Status, pods []Pod, what, log string) error {
 	default:
 		text = append(text, fmt.Sprintf("the mesh has not settled after %s, although nothing is amiss with what runs: its log may tell why, %s", settleTimeout, log))
 	}
-	return fmt.Errorf("%s\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it", strings.Join(text, "\n"))
+	return goesOn(strings.Join(text, "\n"))
+}
+
+// goesOn is the error of a mesh that runs, but not as it should.
+func goesOn(what string) error {
+	return errors.New(what + "\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it")
 }
 
 // lastWill is where a mesh in the background writes why it ended: a log, from

@@ -80,8 +80,8 @@ func (m *Mesh) Status() Status {
 	s := Status{
 		Version: m.cfg.Version, PID: os.Getpid(), Started: m.started, RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir,
 		Prometheus: "http://" + m.promAddr, Control: "http://" + m.ctrlAddr, Services: len(snapshot.Services),
-		ScrapeInterval: m.cfg.ScrapeInterval,
-		Known:          known, Settled: m.store.Ready() && settled && known, Published: []Opening{}, LeftOut: leftOut,
+		ScrapeInterval: m.cfg.ScrapeInterval, FailedJobs: m.local.FailedJobs(),
+		Known: known, Settled: m.store.Ready() && settled && known, Published: []Opening{}, LeftOut: leftOut,
 	}
 	for i := range snapshot.Services {
 		svc := &snapshot.Services[i]

@@ -267,6 +267,9 @@ func (m *Mesh) narrate(ctx context.Context) error {
 func (m *Mesh) welcome(s *Status) {
 	var out bytes.Buffer // written at once: who waits for the first line finds all
 	fmt.Fprintf(&out, "the mesh is up after %.1f s: %s, %s\n", time.Since(m.started).Seconds(), Count(s.Workloads, "workload"), Count(s.Services, "service"))
+	for _, job := range s.FailedJobs {
+		fmt.Fprintf(&out, "  %s failed\n", job)
+	}
 	for _, line := range s.Published {
 		fmt.Fprintf(&out, "  %s  %s\n", line.URL, line.Service)
 	}

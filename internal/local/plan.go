@@ -37,6 +37,7 @@ type decision struct {
 	stop    []string      // keys
 	giveUp  []string      // keys of pods to end because their Job has failed; a record of them stays
 	settled bool          // nothing to do, and every pod is ready and steady, or has ended for good
+	failed  bool          // a Job that is given up
 	again   time.Duration // ask again after this time; 0 is only after an event
 }
 
@@ -213,7 +214,7 @@ func planJob(set *mesh.WorkloadSet, hash string, pods []replica, now time.Time) 
 		}
 		restarts += p.restarts
 	}
-	if jobFailed(set, failed, restarts) {
+	if d.failed = jobFailed(set, failed, restarts); d.failed {
 		for _, p := range active {
 			d.giveUp = append(d.giveUp, p.key)
 		}

@@ -173,12 +173,12 @@ func TestPlan(t *testing.T) {
 				{key: "b", hash: "new", ended: true},
 				{key: "c", hash: "new", ready: true},
 			},
-			decision{giveUp: []string{"c"}},
+			decision{failed: true, giveUp: []string{"c"}},
 		},
 		"job is given up at as many restarts in place as it has tries": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 2, Completions: 2, BackoffLimit: 6},
 			[]replica{{key: "a", hash: "new", restarts: 4}, {key: "b", hash: "new", restarts: 2}},
-			decision{giveUp: []string{"a", "b"}},
+			decision{failed: true, giveUp: []string{"a", "b"}},
 		},
 		"job goes on with one restart less": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1, BackoffLimit: 6},
@@ -193,7 +193,7 @@ func TestPlan(t *testing.T) {
 		"job without a second try is given up at its first restart": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1},
 			[]replica{{key: "a", hash: "new", restarts: 1}},
-			decision{giveUp: []string{"a"}},
+			decision{failed: true, giveUp: []string{"a"}},
 		},
 		"job forgets the restarts of pods that succeeded": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 10, BackoffLimit: 2},
@@ -218,7 +218,7 @@ func TestPlan(t *testing.T) {
 		"job that was given up stays so": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Restart: mesh.RestartOnFailure, Replicas: 1, Completions: 1, BackoffLimit: 2},
 			[]replica{{key: "a", hash: "new", restarts: 2, ended: true}},
-			decision{settled: true},
+			decision{failed: true, settled: true},
 		},
 		"suspended job starts nothing": {
 			mesh.WorkloadSet{Kind: mesh.KindJob, Completions: 1, BackoffLimit: 6},

@@ -291,6 +291,22 @@ func (s *Supervisor) Settled() bool {
 	return true
 }
 
+// FailedJobs are the Jobs that are given up, sorted, as "Job default/migrate".
+func (s *Supervisor) FailedJobs() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	bySet, _ := s.census()
+	now := time.Now()
+	var out []string
+	for k, w := range s.sets {
+		if plan(&w.set, w.hash, bySet[k], now).failed {
+			out = append(out, k.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
 func (s *Supervisor) runDir(key string) string { return filepath.Join(s.o.RunDir, "pods", key) }
 
 func (s *Supervisor) takeLaunched() []*keptPod {
