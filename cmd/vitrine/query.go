@@ -86,6 +86,9 @@ func (c *cli) graphCommand() *cobra.Command {
 	var output, at string
 	cmd := &cobra.Command{
 		Use: "graph", Short: "Show who calls whom, how often, how fast and how well", Args: noArgs,
+		Long: "Show who calls whom, how often, how fast and how well.\n" +
+			"ERRORS are requests with a response 5xx, with none or one that was cut off, and gRPC calls with a status other than OK.\n" +
+			"HEALTH is degraded from 0.1 % of errors on, and failure from 20 %; a node's is the worse of what it gets and what it sends.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var err error
 			if g.At, err = parseTime(at, time.Now()); err != nil {
