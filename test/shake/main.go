@@ -7,8 +7,7 @@
 //	go test -overlay "$(go run ./test/shake -dir DIR)" ./...
 //
 // It prints the path of the overlay. Programs that the tests build are shaken too
-// if the flag is in GOFLAGS. What goes to the kernel by golang.org/x/sys/unix is
-// not, since an overlay cannot reach the module cache.
+// if the flag is in GOFLAGS.
 package main
 
 import (
@@ -19,15 +18,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"time"
 )
 
 func main() {
 	dir := flag.String("dir", "", "directory for the files of the overlay")
-	oneIn := flag.Int("one-in", 100, "one of so many system calls returns late")
-	longest := flag.Duration("longest", 4*time.Millisecond, "by at most so much")
+	oneIn := flag.Int("one-in", 200, "one of so many system calls returns late")
+	longest := flag.Duration("longest", 60*time.Millisecond, "by at most so much")
 	flag.Parse()
 	path, err := write(*dir, *oneIn, *longest)
 	if err != nil {
@@ -39,8 +37,8 @@ func main() {
 
 // write writes the overlay into dir and returns its path.
 func write(dir string, oneIn int, longest time.Duration) (string, error) {
-	if dir == "" || oneIn < 1 || longest < time.Microsecond {
-		return "", errors.New("give -dir, and -one-in and -longest above 0")
+	if dir == "" || oneIn < 1 || longest < time.Microsecond || longest >= time.Second {
+		return "", errors.New("give -dir, and -one-in above 0 and -longest between 1us and 1s")
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -60,7 +58,7 @@ func write(dir string, oneIn int, longest time.Duration) (string, error) {
 	err = errors.Join(
 		os.MkdirAll(dir, 0o755),
 		o.put(filepath.Join(std, "syscall", "shake.go"), pause),
-		o.change(filepath.Join(std, "syscall", "zsyscall_linux_amd64.go"), pauseAfterCalls),
+		o.change(filepath.Join(std, "syscall", "syscall_linux.go"), pauseInCalls),
 		o.change(filepath.Join(std, "runtime", "proc.go"), shuffle),
 		// The sockets of the data plane have calls of their own.
 		o.change(filepath.Join(module, "internal", "upstream", "socket.go"), pauseAfterTransfer),
@@ -104,8 +102,9 @@ func (o *overlay) change(source string, edit func(string) string) error {
 }
 
 // pauseSource is added to package syscall. It pauses in the kernel, since time.Sleep
-// would move the clock of a synctest bubble. The state is updated without
-// synchronization: what a race makes of it is as random.
+// would move the clock of a synctest bubble, and as part of a system call, without a
+// processor of the scheduler. The state is updated without synchronization: what a
+// race makes of it is as random.
 const pauseSource = `package syscall
 
 import "unsafe"
@@ -113,33 +112,29 @@ import "unsafe"
 var shakeState uint64
 
 // ShakePause now and then takes its time.
+//
+//go:nosplit
+//go:norace
 func ShakePause() {
 	if shakeState == 0 {
-		shakeState = uint64(Getpid()) * 2654435761
+		pid, _, _ := RawSyscall6(SYS_GETPID, 0, 0, 0, 0, 0, 0)
+		shakeState = uint64(pid) * 2654435761
 	}
 	s := shakeState*6364136223846793005 + 1442695040888963407
 	shakeState = s
 	if s>>33%%%d == 0 {
 		pause := Timespec{Nsec: int64(s>>20%%%d+50) * 1000}
-		Syscall(SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+		RawSyscall6(SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0, 0, 0, 0)
 	}
 }
 `
 
-var (
-	function = regexp.MustCompile(`(?ms)^func .*?^}\n`)
-	// RawSyscall is left alone: it is called where nothing may wait.
-	scheduled = regexp.MustCompile(`[^a-zA-Z]Syscall6?\(`)
-)
-
-func pauseAfterCalls(source string) string {
-	return function.ReplaceAllStringFunc(source, func(f string) string {
-		body, found := strings.CutSuffix(f, "\treturn\n}\n")
-		if !found || !scheduled.MatchString(f) {
-			return f
-		}
-		return body + "\tShakePause()\n\treturn\n}\n"
-	})
+// pauseInCalls changes Syscall and Syscall6, by which packages syscall, os, net and
+// golang.org/x/sys/unix call the kernel. RawSyscall is left alone: it is called where
+// nothing may wait.
+func pauseInCalls(source string) string {
+	const end = "\truntime_exitsyscall()\n"
+	return strings.ReplaceAll(source, end, "\tShakePause()\n"+end)
 }
 
 func pauseAfterTransfer(source string) string {
