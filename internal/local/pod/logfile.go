@@ -23,17 +23,20 @@ func LogPath(dir, container string) string { return filepath.Join(dir, container
 
 // LogFile is an append-only file that is renamed away when it is full, so that
 // a log takes at most LogFiles × LogFileBytes. Writes never fail: what cannot be
-// written (disk full) is dropped and counted, since a program must not stall or
-// die for its log. Any number of goroutines may write; each write stays whole.
+// written (disk full) is lost, since a program must not stall or die for its log; a
+// line in its place says how much, as soon as there is room. Any number of
+// goroutines may write; each write stays whole.
 type LogFile struct {
 	path     string
 	maxBytes int64
 	rotated  func(*os.File) // may be nil
 
-	mu      sync.Mutex // guards the rest
-	file    *os.File
-	size    int64
-	dropped uint64 // bytes
+	mu    sync.Mutex // guards the rest
+	file  *os.File
+	size  int64
+	lost  int   // bytes since the last one that was written
+	cause error // why
+	torn  bool  // the last line that was written lacks its end
 }
 
 // OpenLog opens the log of a container in dir, which is made if needed. rotated
@@ -77,16 +80,38 @@ func (l *LogFile) Write(p []byte) (int, error) {
 	if l.file != nil && l.size > 0 && l.size+int64(len(p)) > l.maxBytes {
 		l.rotate()
 	}
-	if l.file == nil && l.open() != nil {
-		l.dropped += uint64(len(p))
-		return len(p), nil
+	if l.file == nil {
+		if err := l.open(); err != nil {
+			l.lost, l.cause = l.lost+len(p), err
+			return len(p), nil
+		}
 	}
-	n, err := l.file.Write(p)
-	l.size += int64(n)
-	if err != nil {
-		l.dropped += uint64(len(p) - n)
+	if l.lost == 0 || l.tellLoss() {
+		n, err := l.file.Write(p)
+		l.size += int64(n)
+		l.lost, l.cause = len(p)-n, err
+		if n > 0 {
+			l.torn = p[n-1] != '\n'
+		}
+	} else {
+		l.lost += len(p)
 	}
 	return len(p), nil
+}
+
+// tellLoss writes the line about what was lost; l.mu is held.
+func (l *LogFile) tellLoss() (ok bool) {
+	line := fmt.Sprintf("vitrine: %d bytes of output were lost here: %v\n", l.lost, l.cause)
+	if l.torn {
+		line = "\n" + line
+	}
+	n, err := l.file.WriteString(line)
+	l.size += int64(n)
+	if err != nil {
+		l.cause, l.torn = err, l.torn || n > 0
+		return false
+	}
+	return true
 }
 
 func (l *LogFile) rotate() {
@@ -102,13 +127,6 @@ func (l *LogFile) rotate() {
 		_ = os.Rename(from, l.path+"."+strconv.Itoa(i))
 	}
 	_ = l.open() // tried again by the next write
-}
-
-// Dropped is the number of bytes that could not be written.
-func (l *LogFile) Dropped() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.dropped
 }
 
 // Close ends the log. Later writes open it again.

@@ -1,7 +1,9 @@
 package pod
 
 import (
+	"errors"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -33,7 +35,40 @@ func TestLogRotates(t *testing.T) {
 	if _, err := os.Stat(LogPath(dir, "app") + ".3"); err == nil {
 		t.Error("more files than LogFiles are kept")
 	}
-	if opened != 5 || l.Dropped() != 0 {
-		t.Errorf("opened %d files, dropped %d bytes", opened, l.Dropped())
+	if opened != 5 {
+		t.Errorf("opened %d files, want 5", opened)
+	}
+}
+
+// TestLostOutputIsTold: a disk that was full leaves a gap that says so.
+func TestLostOutputIsTold(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("/dev/full", LogPath(dir, "app")); err != nil {
+		t.Fatal(err)
+	}
+	l, err := OpenLog(dir, "app", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(line string) {
+		t.Helper()
+		if n, err := l.Write([]byte(line)); n != len(line) || err != nil {
+			t.Fatalf("write %q: %d, %v", line, n, err)
+		}
+	}
+	write("one\n")
+	write("two\n")
+	if err := errors.Join(l.Close(), os.Remove(LogPath(dir, "app"))); err != nil {
+		t.Fatal(err)
+	}
+	write("three\n")
+	write("four\n")
+	const want = "vitrine: 8 bytes of output were lost here: write LOG: no space left on device\nthree\nfour\n"
+	got, err := os.ReadFile(LogPath(dir, "app"))
+	if text := strings.ReplaceAll(string(got), LogPath(dir, "app"), "LOG"); text != want || err != nil {
+		t.Errorf("the log holds %q, %v; want %q", text, err, want)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
 	}
 }
