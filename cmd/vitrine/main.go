@@ -164,14 +164,6 @@ func (c *cli) logger() (*slog.Logger, error) {
 	return slog.New(slog.NewTextHandler(c.errOut, &slog.HandlerOptions{Level: level})), nil
 }
 
-// commandLine is how to type a subcommand for the mesh of this command line.
-func (c *cli) commandLine(name string) string {
-	if c.runDir == "" {
-		return "vitrine " + name
-	}
-	return "vitrine --run-dir " + c.runDir + " " + name
-}
-
 func (c *cli) client() *daemon.Client { return daemon.NewClient(c.runDir) }
 
 func (c *cli) versionCommand() *cobra.Command {

@@ -29,7 +29,7 @@ func (c *cli) psCommand() *cobra.Command {
 			if len(missing) == 0 {
 				return c.tellNotMade(cmd.Context(), namespace, args, output)
 			}
-			return fmt.Errorf("nothing is called %q: `%s` lists what runs", strings.Join(missing, ", "), c.commandLine("ps"))
+			return fmt.Errorf("nothing is called %q: %s lists what runs", strings.Join(missing, ", "), daemon.CommandLine(c.runDir, "ps"))
 		},
 		ValidArgsFunction: c.completePods,
 	}

@@ -62,7 +62,7 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 			return err
 		}
 		if started {
-			fmt.Fprintf(c.errOut, "vitrine: started a mesh in the background; `%s` stops it\n", c.commandLine("down"))
+			fmt.Fprintf(c.errOut, "vitrine: started a mesh in the background; %s stops it\n", daemon.CommandLine(c.runDir, "down"))
 		}
 	} else if err != nil {
 		return err

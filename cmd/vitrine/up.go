@@ -147,6 +147,6 @@ func (c *cli) detach(ctx context.Context, cfg daemon.Config) error {
 		fmt.Fprintf(c.out, "  %s  %s\n", o.URL, o.Service)
 	}
 	fmt.Fprintf(c.out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
-	fmt.Fprintf(c.out, "`%s` stops it\n", c.commandLine("down"))
+	fmt.Fprintf(c.out, "%s stops it\n", daemon.CommandLine(c.runDir, "down"))
 	return nil
 }

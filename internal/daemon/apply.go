@@ -78,7 +78,7 @@ func (m *Mesh) leaveAway(targets []string) error {
 	for _, target := range targets {
 		named := func(s mesh.WorkloadSet) bool { return target == s.Name || target == s.Namespace+"/"+s.Name }
 		if !slices.ContainsFunc(m.objs.Sets, named) {
-			return fmt.Errorf("no workload of the files is called %q: see `vitrine ps`", target)
+			return fmt.Errorf("no workload of the files is called %q: see %s", target, CommandLine(m.cfg.RunDir, "ps"))
 		}
 		objs.Sets = slices.DeleteFunc(objs.Sets, named)
 	}

@@ -229,7 +229,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		if n == 0 {
 			return ""
 		}
-		return fmt.Sprintf(" and has left %s running: `vitrine up` takes over what runs, `vitrine down` stops it", Count(n, "workload"))
+		return fmt.Sprintf(" and has left %s running: %s takes over what runs, %s stops it",
+			Count(n, "workload"), CommandLine(runDir, "up"), CommandLine(runDir, "down"))
 	}
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
@@ -240,7 +241,8 @@ func (c *Client) explain(ctx context.Context, err error) error {
 		if text := left(); text != "" {
 			return fmt.Errorf("%w: the control plane is gone%s", ErrNotRunning, text)
 		}
-		return fmt.Errorf("%w (nothing answers on %s): start one with `vitrine up -f FILE` or `vitrine run`", ErrNotRunning, c.socket)
+		return fmt.Errorf("%w (nothing answers on %s): start one with %s or %s",
+			ErrNotRunning, c.socket, CommandLine(runDir, "up -f FILE"), CommandLine(runDir, "run"))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
 		return fmt.Errorf("the control plane ended before its answer did%s", left())
 	case errors.Is(err, errForeign):

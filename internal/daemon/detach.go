@@ -39,7 +39,8 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	case errors.As(err, &stopped):
 		return Status{}, err
 	case err == nil:
-		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with `vitrine down`, or use another --run-dir", ErrRunning, cfg.RunDir, running.PID)
+		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with %s, or use another --run-dir",
+			ErrRunning, cfg.RunDir, running.PID, CommandLine(cfg.RunDir, "down"))
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)
@@ -93,7 +94,8 @@ func StartOrJoin(ctx context.Context, cfg Config, logLevel string, progress io.W
 	}
 	if n := leftOfFiles(cfg.RunDir); n > 0 && !runDirOwned(cfg.RunDir) {
 		return false, fmt.Errorf("%w: the control plane is gone and has left %s of its files running: "+
-			"`vitrine up` with the same files takes over what runs, `vitrine down` stops it", ErrNotRunning, Count(n, "workload"))
+			"%s with the same files takes over what runs, %s stops it",
+			ErrNotRunning, Count(n, "workload"), CommandLine(cfg.RunDir, "up"), CommandLine(cfg.RunDir, "down"))
 	}
 	if _, err = StartDetached(ctx, cfg, logLevel, nil, progress); err == nil {
 		return true, nil
@@ -170,7 +172,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			n.tell(&s, pods)
 			switch {
 			case s.Settled && len(s.FailedJobs) > 0:
-				return s, goesOn(strings.Join(s.FailedJobs, ", ") + " failed")
+				return s, s.goesOn(strings.Join(s.FailedJobs, ", ") + " failed")
 			case s.Settled:
 				return s, nil
 			}
@@ -185,7 +187,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 		case <-limit.Done():
 			switch {
 			case ctx.Err() != nil:
-				return s, interruptedError("; the mesh goes on in the background: `vitrine down` stops it")
+				return s, interruptedError("; the mesh goes on in the background: " + CommandLine(s.RunDir, "down") + " stops it")
 			case err == nil:
 				return s, notReady(&s, pods, "are not ready after "+settleTimeout.String(), will.path)
 			}
@@ -220,16 +222,18 @@ func notReady(s *Status, pods []Pod, what, log string) error {
 	switch {
 	case len(text) > 0:
 	case !s.Known:
-		text = append(text, fmt.Sprintf("not every proxy has its newest configuration after %s: see `vitrine ps -o wide`, and the control plane's log, %s", settleTimeout, log))
+		text = append(text, fmt.Sprintf("not every proxy has its newest configuration after %s: see %s, and the control plane's log, %s",
+			settleTimeout, CommandLine(s.RunDir, "ps -o wide"), log))
 	default:
 		text = append(text, fmt.Sprintf("the mesh has not settled after %s, although nothing is amiss with what runs: its log may tell why, %s", settleTimeout, log))
 	}
-	return goesOn(strings.Join(text, "\n"))
+	return s.goesOn(strings.Join(text, "\n"))
 }
 
 // goesOn is the error of a mesh that runs, but not as it should.
-func goesOn(what string) error {
-	return errors.New(what + "\nthe mesh goes on: see `vitrine ps` and `vitrine logs`; `vitrine down` stops it")
+func (s *Status) goesOn(what string) error {
+	typed := func(command string) string { return CommandLine(s.RunDir, command) }
+	return errors.New(what + "\nthe mesh goes on: see " + typed("ps") + " and " + typed("logs") + "; " + typed("down") + " stops it")
 }
 
 // lastWill is where a mesh in the background writes why it ended: a log, from

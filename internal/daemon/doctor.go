@@ -62,7 +62,8 @@ func checkMesh(ctx context.Context, runDir string) (c Check, running bool) {
 		c.Detail = "none runs"
 	case errors.Is(err, ErrNotRunning):
 		c.OK, c.Detail = false, "the control plane is gone and has left "+Count(n, "workload")+" running"
-		c.Remedy = "run `vitrine up` with the same files, which takes over what runs, or `vitrine down`, which stops it"
+		c.Remedy = "run " + CommandLine(runDir, "up") + " with the same files, which takes over what runs, or " +
+			CommandLine(runDir, "down") + ", which stops it"
 	default:
 		c.OK, c.Detail, c.Remedy = false, err.Error(), "look at what holds "+runDir+", or choose another directory with --run-dir"
 	}

@@ -27,7 +27,7 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		// Without this, a name that is misspelt would be waited for.
 		for _, target := range o.Targets {
 			if !m.there(target) {
-				reply(w, nil, fmt.Errorf("nothing is called %q: see `vitrine ps`", target))
+				reply(w, nil, fmt.Errorf("nothing is called %q: see %s", target, CommandLine(m.cfg.RunDir, "ps")))
 				return
 			}
 		}

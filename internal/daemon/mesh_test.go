@@ -86,7 +86,7 @@ func TestFailureSaysWhatGoesOn(t *testing.T) {
 	if err := m.serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "serve 127.0.0.1") {
 		t.Errorf("serve: %v", err)
 	}
-	if got := progress.String(); !strings.Contains(got, "leaves 1 workload running: `vitrine up` takes over what runs, `vitrine down` stops it") {
+	if got := progress.String(); !strings.Contains(got, "leaves 1 workload running: "+CommandLine(m.cfg.RunDir, "up")+" takes over what runs, "+CommandLine(m.cfg.RunDir, "down")+" stops it") {
 		t.Errorf("said: %q", got)
 	}
 }

@@ -274,7 +274,9 @@ func (m *Mesh) welcome(s *Status) {
 		fmt.Fprintf(&out, "  %s  %s\n", line.URL, line.Service)
 	}
 	fmt.Fprintf(&out, "  %s  Prometheus: targets, PromQL, /api/v1\n", s.Prometheus)
-	fmt.Fprintln(&out, "Ctrl-C or `vitrine down` stops everything; try `vitrine ps`, `vitrine graph`, `vitrine logs -f` in another terminal")
+	typed := func(command string) string { return CommandLine(s.RunDir, command) }
+	fmt.Fprintf(&out, "Ctrl-C or %s stops everything; try %s, %s, %s in another terminal\n",
+		typed("down"), typed("ps"), typed("graph"), typed("logs -f"))
 	_, _ = m.io.Progress.Write(out.Bytes()) // whoever read it may be gone: the mesh goes on
 }
 

@@ -92,12 +92,22 @@ func runDirOwned(dir string) bool {
 	return err == nil && pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
+// CommandLine is how to type a subcommand for the mesh of runDir, in backquotes; "" is
+// the user's own.
+func CommandLine(runDir, command string) string {
+	if runDir == "" || runDir == DefaultRunDir() {
+		return "`vitrine " + command + "`"
+	}
+	return "`vitrine --run-dir " + runDir + " " + command + "`"
+}
+
 // takeLock locks the file and writes our process number into it.
 func takeLock(dir string, file *os.File) error {
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			pid, _ := os.ReadFile(file.Name())
-			return fmt.Errorf("%w in %s (pid %s): stop it with `vitrine down`, or use another --run-dir", ErrRunning, dir, strings.TrimSpace(string(pid)))
+			return fmt.Errorf("%w in %s (pid %s): stop it with %s, or use another --run-dir",
+				ErrRunning, dir, strings.TrimSpace(string(pid)), CommandLine(dir, "down"))
 		}
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}

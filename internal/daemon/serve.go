@@ -104,7 +104,8 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		case <-m.stop:
 		case <-gctx.Done():
 			if n := len(livePods(m.cfg.RunDir)); n > 0 {
-				fmt.Fprintf(m.io.Progress, "the control plane ends and leaves %s running: `vitrine up` takes over what runs, `vitrine down` stops it\n", Count(n, "workload"))
+				fmt.Fprintf(m.io.Progress, "the control plane ends and leaves %s running: %s takes over what runs, %s stops it\n",
+					Count(n, "workload"), CommandLine(m.cfg.RunDir, "up"), CommandLine(m.cfg.RunDir, "down"))
 			}
 			return nil
 		}
