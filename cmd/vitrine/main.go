@@ -57,7 +57,10 @@ func main() {
 // signalled is why a command did not come to its end: a signal of the user's.
 type signalled syscall.Signal
 
-func (s signalled) Error() string { return syscall.Signal(s).String() } // "interrupt"
+func (signalled) Error() string { return "interrupted" }
+
+// Is makes it a cancellation also where the cause of one is told, as by net/http.
+func (signalled) Is(target error) bool { return target == context.Canceled }
 
 // run executes one command line and returns the exit status: 0 success,
 // 1 failure, 2 wrong usage, 128+n if signal n ended it before it was done.

@@ -75,6 +75,9 @@ func (c *cli) runProgram(ctx context.Context, cfg daemon.Config, req daemon.RunR
 	if err != nil {
 		return err
 	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("start %s: %w", req.Args[0], err) // a signal after Exec finds the program's proxy
+	}
 	if err := syscall.Exec(command[0], command, os.Environ()); err != nil {
 		return fmt.Errorf("start %s: %w", command[0], err)
 	}

@@ -156,7 +156,8 @@ func (c *Client) Logs(ctx context.Context, w io.Writer, r LogRequest) error {
 		return err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(w, resp.Body); err != nil && ctx.Err() == nil {
+	_, err = io.Copy(w, resp.Body)
+	if over := r.Follow && ctx.Err() != nil; err != nil && !over {
 		return c.explain(ctx, err)
 	}
 	return nil
@@ -171,7 +172,10 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	if out == nil {
 		return nil
 	}
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	switch err := json.NewDecoder(resp.Body).Decode(out); {
+	case err != nil && ctx.Err() != nil:
+		return c.explain(ctx, err)
+	case err != nil:
 		return fmt.Errorf("read the control plane's answer: %w", err)
 	}
 	return nil
@@ -235,7 +239,7 @@ func (c *Client) explain(ctx context.Context, err error) error {
 	switch {
 	case errors.As(context.Cause(ctx), &stopped):
 		return stopped
-	case ctx.Err() != nil && errors.Is(err, context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		return interruptedError("")
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		if text := left(); text != "" {

@@ -77,7 +77,7 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 		case err = <-ended:
 			return Status{}, will.read(err)
 		case <-ctx.Done():
-			return Status{}, ctx.Err()
+			return Status{}, interruptedError("")
 		}
 	}
 	return s, err

@@ -127,7 +127,7 @@ func isError(protocol, code, grpcStatus, flags string) bool {
 func brokeOff(flags string) bool {
 	for flag := range strings.SplitSeq(flags, ",") {
 		switch flag {
-		case "UC", "UR", "UPE", "LR", "UT", "SI":
+		case "UC", "UR", "UPE", "LR", "UT":
 			return true
 		}
 	}
