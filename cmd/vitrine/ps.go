@@ -96,7 +96,7 @@ func (c *cli) tellNotMade(ctx context.Context, namespace string, args []string, 
 		return err
 	}
 	for i := range s.NotMade {
-		if set := &s.NotMade[i]; namespace == "" || strings.Contains(set.Set, " "+namespace+"/") {
+		if set := &s.NotMade[i]; namespace == "" || set.Namespace == namespace {
 			fmt.Fprintln(c.errOut, set)
 		}
 	}

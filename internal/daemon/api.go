@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -24,23 +25,39 @@ type Status struct {
 	// ScrapeInterval is how often each proxy is scraped, in nanoseconds.
 	ScrapeInterval time.Duration `json:"scrapeInterval"`
 	// Known tells that every connected proxy has answered for its newest
-	// configuration, and with it knows which workloads are ready.
+	// configuration, and with it knows which workloads are ready. A proxy that cannot be
+	// told, and a pod that is ready without a connected proxy for 10 s, do not count.
 	Known     bool      `json:"known"`
 	Settled   bool      `json:"settled"` // every wanted workload is ready or has ended for good, and this is known
 	Published []Opening `json:"published"`
 	LeftOut   []string  `json:"leftOut,omitempty"` // workload sets that IO.Demo left out
-	NotMade   []NotMade `json:"notMade,omitempty"` // sorted by Set
-	// FailedJobs have used up their backoffLimit: kind, namespace and name, sorted.
-	FailedJobs []string `json:"failedJobs,omitempty"`
+	NotMade   []NotMade `json:"notMade,omitempty"` // sorted
+	// FailedJobs have used up their backoffLimit. They are sorted.
+	FailedJobs []WorkloadSet `json:"failedJobs,omitempty"`
+}
+
+// WorkloadSet names what makes pods: a Deployment, say.
+type WorkloadSet struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+func (s WorkloadSet) String() string { return s.Kind + " " + s.Namespace + "/" + s.Name }
+
+func (s WorkloadSet) compare(other WorkloadSet) int {
+	return cmp.Or(cmp.Compare(s.Namespace, other.Namespace), cmp.Compare(s.Name, other.Name), cmp.Compare(s.Kind, other.Kind))
 }
 
 // NotMade is a workload set of which a pod that is wanted cannot be made at present.
 type NotMade struct {
-	Set    string `json:"set"`    // kind, namespace and name: Deployment default/web
-	Reason string `json:"reason"` // what the last try failed for
+	WorkloadSet
+	Reason string `json:"reason"` // what the last try failed for, in one line
 }
 
-func (n *NotMade) String() string { return n.Set + ": a pod cannot be made: " + n.Reason }
+func (n NotMade) String() string {
+	return n.WorkloadSet.String() + ": a pod cannot be made: " + n.Reason
+}
 
 // Opening is an address of this machine that leads to a service.
 type Opening struct {

@@ -172,7 +172,11 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			n.tell(&s, pods)
 			switch {
 			case s.Settled && len(s.FailedJobs) > 0:
-				return s, s.goesOn(strings.Join(s.FailedJobs, ", ") + " failed")
+				var lines []string
+				for _, job := range s.FailedJobs {
+					lines = append(lines, job.String()+" failed")
+				}
+				return s, s.goesOn(strings.Join(lines, "\n"))
 			case s.Settled:
 				return s, nil
 			}

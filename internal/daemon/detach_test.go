@@ -56,7 +56,7 @@ func TestNotReady(t *testing.T) {
 	bad, again := web, web
 	bad.Name, bad.Status, bad.Ready = "bad-1", "CrashLoopBackOff", false
 	again.Name, again.Restarts = "again-1", 2
-	full := []NotMade{{"Deployment shop/api", "write bootstrap: no space left on device"}}
+	full := []NotMade{{WorkloadSet{"Deployment", "shop", "api"}, "write bootstrap: no space left on device"}}
 	for name, tc := range map[string]struct {
 		status Status
 		pods   []Pod

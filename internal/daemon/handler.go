@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/local"
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/metricstore"
 )
@@ -68,20 +69,19 @@ func reply(w http.ResponseWriter, v any, err error) {
 	_ = json.NewEncoder(w).Encode(v) // a client that left needs no answer
 }
 
-// Status is what runs now. It may be called once Settled is closed, by any
-// number of goroutines.
+// Status is what runs now. It may be called while the mesh is served, by any number
+// of goroutines.
 func (m *Mesh) Status() Status {
 	m.mu.Lock() // not while services and sets are changed together
-	leftOut, settled := m.leftOut, m.local.Settled()
+	leftOut, state := m.leftOut, m.local.State()
 	m.mu.Unlock()
-	pods := m.local.Pods() // what they say now is not older than settled
-	known := m.known(pods, time.Now())
+	known := m.known(state.Pods, time.Now())
 	snapshot := m.plane.Snapshot()
 	s := Status{
 		Version: m.cfg.Version, PID: os.Getpid(), Started: m.started, RunDir: m.cfg.RunDir, DataDir: m.cfg.DataDir,
 		Prometheus: "http://" + m.promAddr, Control: "http://" + m.ctrlAddr, Services: len(snapshot.Services),
-		ScrapeInterval: m.cfg.ScrapeInterval, FailedJobs: m.local.FailedJobs(),
-		Known: known, Settled: m.store.Ready() && settled && known, Published: []Opening{}, LeftOut: leftOut,
+		ScrapeInterval: m.cfg.ScrapeInterval,
+		Known:          known, Settled: m.store.Ready() && state.Settled && known, Published: []Opening{}, LeftOut: leftOut,
 	}
 	for i := range snapshot.Services {
 		svc := &snapshot.Services[i]
@@ -91,12 +91,16 @@ func (m *Mesh) Status() Status {
 			}
 		}
 	}
-	for set, err := range m.local.CreateErrors() {
-		s.NotMade = append(s.NotMade, NotMade{set, strings.ReplaceAll(err.Error(), "\n", "; ")})
+	for set, err := range state.CreateErrors {
+		s.NotMade = append(s.NotMade, NotMade{workloadSet(set), strings.ReplaceAll(err.Error(), "\n", "; ")})
 	}
-	slices.SortFunc(s.NotMade, func(a, b NotMade) int { return strings.Compare(a.Set, b.Set) })
-	for i := range pods {
-		p := &pods[i]
+	slices.SortFunc(s.NotMade, func(a, b NotMade) int { return a.compare(b.WorkloadSet) })
+	for _, set := range state.FailedJobs {
+		s.FailedJobs = append(s.FailedJobs, workloadSet(set))
+	}
+	slices.SortFunc(s.FailedJobs, WorkloadSet.compare)
+	for i := range state.Pods {
+		p := &state.Pods[i]
 		if p.Status.Phase == pod.Failed {
 			continue // it was replaced, or will not be
 		}
@@ -106,6 +110,10 @@ func (m *Mesh) Status() Status {
 		}
 	}
 	return s
+}
+
+func workloadSet(n local.SetName) WorkloadSet {
+	return WorkloadSet{Kind: string(n.Kind), Namespace: n.Namespace, Name: n.Name}
 }
 
 // serveFinal stores the last metrics of a proxy that ends, so that nothing

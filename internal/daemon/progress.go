@@ -33,14 +33,14 @@ type narrator struct {
 	tail func(pod string) string // last lines of a pod's programs, may be ""
 	mute bool                    // no more counts, only what goes wrong
 
-	all    int                // workloads at the last time
-	said   map[int]bool       // how many of these were said to be ready
-	last   int                // that number, if it was the last thing said; else -1
-	again  bool               // a pod has recovered: what was said before it failed may be said again
-	pods   map[string]podNews // of those that are there
-	unmade map[string]string  // of which sets it was said that no pod can be made, and why
-	moved  time.Time          // when more workloads were ready than ever before
-	most   int                // that were ready at one time
+	all    int                    // workloads at the last time
+	said   map[int]bool           // how many of these were said to be ready
+	last   int                    // that number, if it was the last thing said; else -1
+	again  bool                   // a pod has recovered: what was said before it failed may be said again
+	pods   map[string]podNews     // of those that are there
+	unmade map[WorkloadSet]string // of which sets it was said that no pod can be made, and why
+	moved  time.Time              // when more workloads were ready than ever before
+	most   int                    // that were ready at one time
 }
 
 func newNarrator(out io.Writer, tail func(pod string) string) *narrator {
@@ -67,14 +67,13 @@ func (n *narrator) tell(s *Status, pods []Pod) {
 	if ready < all || s.Known && s.Ready == s.Workloads {
 		n.tellCount(ready, all)
 	}
-	unmade := make(map[string]string, len(s.NotMade))
-	for i := range s.NotMade {
-		set := &s.NotMade[i]
-		if n.unmade[set.Set] != set.Reason {
+	unmade := make(map[WorkloadSet]string, len(s.NotMade))
+	for _, set := range s.NotMade {
+		if n.unmade[set.WorkloadSet] != set.Reason {
 			n.last = -1
 			fmt.Fprintln(n.out, set)
 		}
-		unmade[set.Set] = set.Reason
+		unmade[set.WorkloadSet] = set.Reason
 	}
 	n.unmade = unmade
 	before := n.pods

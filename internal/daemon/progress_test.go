@@ -90,7 +90,7 @@ func TestNarratorTellsWhatCannotBeMade(t *testing.T) {
 	} {
 		s := &Status{}
 		if step.reason != "" {
-			s.NotMade = []NotMade{{"Deployment shop/web", step.reason}}
+			s.NotMade = []NotMade{{WorkloadSet{"Deployment", "shop", "web"}, step.reason}}
 		}
 		out.Reset()
 		n.tell(s, nil)

@@ -96,7 +96,7 @@ func TestJobThatOthersEnded(t *testing.T) {
 		t.Errorf("%s: %s", key, w.describe())
 	}
 	w.apply(t, set)
-	if w.sup.Settled() {
+	if w.sup.State().Settled {
 		t.Error("the Job is settled, though its only pod was not done")
 	}
 }
@@ -201,7 +201,7 @@ func superviseUntilKilled(dir string) int {
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	for range tick.C {
-		if w.sup.Settled() {
+		if w.sup.State().Settled {
 			fmt.Fprintln(os.Stdout, "settled")
 			break
 		}

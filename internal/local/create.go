@@ -29,22 +29,6 @@ type trouble struct {
 	retry time.Time     // of the next try
 }
 
-// CreateErrors tells why pods that are wanted cannot be made at present: the error of
-// the last try for each set of which this is so, by the set's kind, namespace and
-// name ("Deployment default/web"). A set whose pods could be made is not in it,
-// whatever became of them: that is in Pods. The map is the caller's.
-func (s *Supervisor) CreateErrors() map[string]error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	out := map[string]error{}
-	for k, w := range s.sets {
-		if w.trouble.err != nil {
-			out[k.String()] = w.trouble.err
-		}
-	}
-	return out
-}
-
 // makePods makes the pods of a set that are missing, one for each ordinal, unless
 // this has failed a moment ago. again is when to try once more; 0 is never.
 // s.mu is held.
@@ -67,7 +51,7 @@ func (s *Supervisor) makePods(ctx context.Context, w *wanted, ordinals []int, no
 		if err != nil {
 			delay := max(createBackoffInitial, min(2*w.trouble.delay, createBackoffMax))
 			w.trouble = trouble{err: err, name: name, delay: delay, retry: now.Add(delay)}
-			s.o.Log.ErrorContext(ctx, "pod cannot be made", "set", keyOf(&w.set).String(), "next_try", delay, "error", err)
+			s.o.Log.ErrorContext(ctx, "pod cannot be made", "kind", w.set.Kind, "namespace", w.set.Namespace, "name", w.set.Name, "next_try", delay, "error", err)
 			return delay
 		}
 		w.trouble = trouble{}

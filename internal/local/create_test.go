@@ -43,7 +43,7 @@ func TestPodsThatCannotBeMade(t *testing.T) {
 	}}); err != nil {
 		t.Fatal(err)
 	}
-	if got := s.CreateErrors(); len(got) != 0 {
+	if got := s.State().CreateErrors; len(got) != 0 {
 		t.Errorf("errors before the first try: %v", got)
 	}
 	var w *wanted
@@ -61,8 +61,8 @@ func TestPodsThatCannotBeMade(t *testing.T) {
 		}
 		now = now.Add(again)
 	}
-	if err := s.CreateErrors()["Deployment default/web"]; err == nil || !strings.Contains(err.Error(), inTheWay) || len(s.CreateErrors()) != 1 {
-		t.Errorf("errors %v, want one of %s", s.CreateErrors(), inTheWay)
+	if err := s.State().CreateErrors[SetName{mesh.KindDeployment, "default", "web"}]; err == nil || !strings.Contains(err.Error(), inTheWay) || len(s.State().CreateErrors) != 1 {
+		t.Errorf("errors %v, want one of %s", s.State().CreateErrors, inTheWay)
 	}
 	if len(numbers) != 1 {
 		t.Errorf("%d addresses were taken, want 1: %v", len(numbers), numbers)
@@ -74,7 +74,7 @@ func TestPodsThatCannotBeMade(t *testing.T) {
 	if again := s.makePods(t.Context(), w, []int{0, 0}, now); again != 0 {
 		t.Errorf("next try after %s, want none", again)
 	}
-	if got := s.CreateErrors(); len(got) != 0 {
+	if got := s.State().CreateErrors; len(got) != 0 {
 		t.Errorf("errors after a try that went well: %v", got)
 	}
 	made := slices.Sorted(maps.Keys(s.pods))

@@ -341,7 +341,7 @@ func (w *world) settled(t *testing.T) []local.PodStatus {
 
 // unsettled is an error while the supervisor has something to do.
 func (w *world) unsettled() error {
-	if !w.sup.Settled() {
+	if !w.sup.State().Settled {
 		return fmt.Errorf("not settled: %s", w.describe())
 	}
 	return nil

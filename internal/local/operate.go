@@ -30,6 +30,11 @@ type PodStatus struct {
 func (s *Supervisor) Pods() []PodStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.podStatuses()
+}
+
+// podStatuses is Pods with s.mu held.
+func (s *Supervisor) podStatuses() []PodStatus {
 	out := make([]PodStatus, 0, len(s.pods))
 	for _, p := range s.pods {
 		w := p.boot.Workload.Clone()
@@ -86,7 +91,7 @@ func (s *Supervisor) Restart(ctx context.Context, targets []string) ([]string, e
 	s.mu.Lock()
 	var keys []string
 	var inPlace []*keptPod
-	sets := map[setKey]bool{}
+	sets := map[SetName]bool{}
 	var missing []error
 	for _, t := range targets {
 		found := false

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -74,7 +73,7 @@ type Supervisor struct {
 	hooksMu sync.Mutex // held while hooks run; before mu
 
 	mu       sync.Mutex // guards the rest
-	sets     map[setKey]*wanted
+	sets     map[SetName]*wanted
 	applied  bool                // Apply was called, so what is not wanted may be stopped
 	down     bool                // Stop was called
 	pods     map[string]*keptPod // by workload key
@@ -83,15 +82,13 @@ type Supervisor struct {
 	removed  chan struct{}       // closed and replaced when there is a pod less
 }
 
-// setKey names a workload set.
-type setKey struct {
-	kind            mesh.WorkloadKind
-	namespace, name string
+// SetName names a workload set.
+type SetName struct {
+	Kind            mesh.WorkloadKind
+	Namespace, Name string
 }
 
-func keyOf(s *mesh.WorkloadSet) setKey { return setKey{s.Kind, s.Namespace, s.Name} }
-
-func (k setKey) String() string { return string(k.kind) + " " + k.namespace + "/" + k.name }
+func keyOf(s *mesh.WorkloadSet) SetName { return SetName{s.Kind, s.Namespace, s.Name} }
 
 // wanted is a set that was applied.
 type wanted struct {
@@ -112,7 +109,7 @@ func New(o Options) (*Supervisor, error) {
 		kick:     make(chan struct{}, 1),
 		surveyed: make(chan struct{}),
 		ended:    make(chan struct{}),
-		sets:     map[setKey]*wanted{},
+		sets:     map[SetName]*wanted{},
 		pods:     map[string]*keptPod{},
 		removed:  make(chan struct{}),
 	}, nil
@@ -154,7 +151,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 // Pods of programs added by Prepare are not affected. The work is done by Run.
 func (s *Supervisor) Apply(sets []mesh.WorkloadSet) error {
 	var errs []error
-	next := map[setKey]*wanted{}
+	next := map[SetName]*wanted{}
 	for i := range sets {
 		set := sets[i]
 		k := keyOf(&set)
@@ -200,7 +197,7 @@ func (s *Supervisor) resume() {
 
 // restartedAt is the latest restart that a set's running pods were made for, so
 // that a new control plane does not undo it.
-func (s *Supervisor) restartedAt(k setKey) string {
+func (s *Supervisor) restartedAt(k SetName) string {
 	latest := ""
 	for _, p := range s.pods {
 		if keyOf(&p.boot.Set) == k {
@@ -259,52 +256,17 @@ func (s *Supervisor) reconcile(ctx context.Context) time.Duration {
 
 // census sorts the pods by set; those of sets that are not wanted come apart.
 // s.mu is held.
-func (s *Supervisor) census() (bySet map[setKey][]replica, unwanted []*keptPod) {
-	bySet = map[setKey][]replica{}
+func (s *Supervisor) census() (bySet map[SetName][]replica, unwanted []*keptPod) {
+	bySet = map[SetName][]replica{}
 	for _, p := range s.pods {
 		k := keyOf(&p.boot.Set)
-		if k.kind != mesh.KindProgram && s.sets[k] == nil {
+		if k.Kind != mesh.KindProgram && s.sets[k] == nil {
 			unwanted = append(unwanted, p)
 			continue
 		}
 		bySet[k] = append(bySet[k], p.replica())
 	}
 	return bySet, unwanted
-}
-
-// Settled reports whether everything that was applied is as it should be: every
-// wanted pod is ready and seems to stay so, or has ended for good, and no other
-// one is in service.
-func (s *Supervisor) Settled() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bySet, unwanted := s.census()
-	if !s.applied || slices.ContainsFunc(unwanted, func(p *keptPod) bool { return !p.isStopping() }) {
-		return false
-	}
-	now := time.Now()
-	for k, w := range s.sets {
-		if !plan(&w.set, w.hash, bySet[k], now).settled {
-			return false
-		}
-	}
-	return true
-}
-
-// FailedJobs are the Jobs that are given up, sorted, as "Job default/migrate".
-func (s *Supervisor) FailedJobs() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	bySet, _ := s.census()
-	now := time.Now()
-	var out []string
-	for k, w := range s.sets {
-		if plan(&w.set, w.hash, bySet[k], now).failed {
-			out = append(out, k.String())
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func (s *Supervisor) runDir(key string) string { return filepath.Join(s.o.RunDir, "pods", key) }

@@ -256,7 +256,7 @@ func TestRollingUpdateLosesNoRequest(t *testing.T) {
 			}
 		}
 		least = min(least, ready)
-		if !w.sup.Settled() {
+		if !w.sup.State().Settled {
 			return errors.New(w.describe())
 		}
 		return nil
