@@ -149,6 +149,7 @@ func TestStuckClient(t *testing.T) {
 	for k := range xds.Kinds {
 		d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: k.TypeURL()})
 	}
+	d.receive() // it is known now, so that its end can be seen
 	n := startClient(t, socket, "healthy", "")
 	n.wants(t, world(500))
 	begin := time.Now()

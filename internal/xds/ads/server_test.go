@@ -153,11 +153,12 @@ func startRefusingClient(t *testing.T, socket, id, lastGood string, refusal *err
 	var done sync.WaitGroup
 	done.Go(func() {
 		err := c.Run(ctx, func(cfg *mesh.NodeConfig) error {
-			n.applied <- cfg
-			if err := n.refuse.Load(); err != nil {
-				return *err
+			var answer error // of now: whoever sees cfg may change it
+			if refusal := n.refuse.Load(); refusal != nil {
+				answer = *refusal
 			}
-			return nil
+			n.applied <- cfg
+			return answer
 		})
 		if err != nil {
 			t.Errorf("client: %v", err)
