@@ -61,15 +61,14 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 	}
 	shared := false
 	switch sig {
-	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGWINCH:
+	case syscall.SIGTSTP:
 		shared = inForeground()
+	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH:
+		shared = inForeground() && s.reached(sig)
 	case syscall.SIGCONT:
 		pid, _ := s.program()
 		shared = jobs.resumed(pid)
 	default:
-	}
-	if pid, over := s.program(); pid == 0 && !over && sig != syscall.SIGTSTP {
-		shared = shared && s.reached(sig)
 	}
 	if !shared && s.runtime.Signal("", sig) == 0 {
 		// No program runs yet: end before there is one.
@@ -93,11 +92,14 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 	}
 }
 
-// reached reports whether the program, of which nothing was known when the terminal
-// sent sig, got it. One that is being started may have: it runs, and may have spoken,
-// before its start is reported. To one that does not handle sig it is sent in any
-// case, since nobody dies twice.
+// reached reports whether the program got what the terminal sent to the process group.
+// One that is being started may have: it runs, and may have spoken, before its start
+// is reported. To one that does not handle sig it is sent in any case then, since
+// nobody dies twice.
 func (s *sidecar) reached(sig syscall.Signal) bool {
+	if pid, over := s.program(); pid != 0 || over {
+		return true
+	}
 	s.runtime.AwaitStarts()
 	pid, over := s.program()
 	return over || programState(pid).handles(sig)

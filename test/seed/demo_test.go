@@ -23,7 +23,10 @@ func layOutDemo(t *testing.T) string {
 // TestDemo: `vitrine demo --duration` ends by itself, and says that the load and the
 // proxies at both ends counted the same.
 func TestDemo(t *testing.T) {
-	m := meshtest.Start(t, &bin, meshtest.Options{Demo: layOutDemo(t), For: 8 * time.Second, AsUser: os.Geteuid() == 0})
+	m := meshtest.Prepare(t, &bin, meshtest.Options{Demo: layOutDemo(t), For: 12 * time.Second, AsUser: os.Geteuid() == 0})
+	m.Up()
+	m.WaitOutput("\nready after ")
+	_, _ = m.ListPods() // whose namespaces must be gone at the end, if it has not come
 	m.WaitEnd()
 	out := m.Output()
 	counts := regexp.MustCompile(`(?m)^the load sent (\d+), counted (\d+) at the client, (\d+) at the server$`).FindStringSubmatch(out)
