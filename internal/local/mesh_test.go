@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,6 +128,7 @@ func buildAndRun(m *testing.M) (int, error) {
 type world struct {
 	dir   string
 	plane *control.Plane
+	ads   *ads.Server
 	sup   *local.Supervisor
 
 	mu     sync.Mutex
@@ -134,7 +136,7 @@ type world struct {
 	gone   []string          // keys
 	finals map[string]string // key to the last metrics
 
-	unlisted chan struct{} // until it is closed, proxies do not learn of ends; nil is at once
+	unlisted chan struct{} // until it is closed, no end is taken for known; nil is closed
 }
 
 // open starts a control plane in dir. The returned function ends it, leaving the
@@ -145,7 +147,7 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 	if w.plane, err = control.New(control.Options{Net: binaries.net, StatePath: filepath.Join(dir, "state.json"), Log: logger}); err != nil {
 		return nil, nil, err
 	}
-	server, err := ads.NewServer(ads.ServerOptions{Log: logger, Config: func(node string) (*mesh.NodeConfig, error) {
+	w.ads, err = ads.NewServer(ads.ServerOptions{Log: logger, Config: func(node string) (*mesh.NodeConfig, error) {
 		key, err := mesh.ParseNodeID(node)
 		if err != nil {
 			return nil, err
@@ -188,10 +190,10 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { w.plane.Run(ctx) })
-	wg.Go(func() { server.Serve(ctx, xdsListener) })
+	wg.Go(func() { w.ads.Serve(ctx, xdsListener) })
 	wg.Go(func() {
 		for range w.plane.Watch(ctx) {
-			server.Notify()
+			w.ads.Notify()
 		}
 	})
 	api := &http.Server{Handler: http.HandlerFunc(w.final)}
@@ -210,20 +212,27 @@ func listen(path string) (net.Listener, error) {
 	return net.Listen("unix", path)
 }
 
-// awaitUnlisted stands for the proxies that learn of the end of a pod.
-func (w *world) awaitUnlisted(ctx context.Context, _ string) error {
+// awaitUnlisted waits until every connected proxy has answered for a snapshot in
+// which the workload is not ready, as package daemon does, and for w.unlisted.
+func (w *world) awaitUnlisted(ctx context.Context, key string) error {
 	w.mu.Lock()
 	unlisted := w.unlisted
 	w.mu.Unlock()
-	if unlisted == nil {
-		return nil
+	if unlisted != nil {
+		select {
+		case <-unlisted:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	select {
-	case <-unlisted:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	for s := range w.plane.Watch(ctx) {
+		if slices.ContainsFunc(s.Workloads, func(l mesh.Workload) bool { return l.Key() == key && l.Ready }) {
+			continue
+		}
+		w.ads.Notify() // who else watches may not have come to this snapshot yet
+		return w.ads.Converged(ctx)
 	}
+	return ctx.Err()
 }
 
 func (w *world) final(rw http.ResponseWriter, r *http.Request) {
