@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,9 +21,9 @@ const (
 	stopSlack = pod.DrainTimeout + 5*time.Second
 	// claimTime is how long a program that was prepared may take to appear.
 	claimTime = 30 * time.Second
-	// unlistedWait is how long a pod that is to stop is kept for proxies to learn
-	// of it. They need milliseconds, or seconds while everything changes.
-	unlistedWait = 3 * time.Second
+	// defaultUnlistedTime is of Options. Proxies need milliseconds, or seconds while
+	// everything changes.
+	defaultUnlistedTime = 3 * time.Second
 	// strayGrace is what a running pod has to end in whose description is lost.
 	strayGrace = 10 * time.Second
 )
@@ -206,7 +207,7 @@ func (s *Supervisor) stopOnDemand(ctx context.Context, p *keptPod, proc *process
 // awaitUnlisted waits until nobody sends the pod new work, within bounds: a proxy
 // that hangs must not keep it.
 func (s *Supervisor) awaitUnlisted(ctx context.Context, p *keptPod) {
-	ctx, cancel := context.WithTimeout(ctx, unlistedWait)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(s.o.UnlistedTime, defaultUnlistedTime))
 	var killed sync.WaitGroup
 	killed.Go(func() {
 		select {

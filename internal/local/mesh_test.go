@@ -160,7 +160,8 @@ func open(dir string, log io.Writer) (w *world, closeWorld func(), err error) {
 	w.sup, err = local.New(local.Options{
 		RunDir: dir, DataDir: filepath.Join(dir, "data"), ProxyBinary: binaries.proxy, Net: binaries.net,
 		XDSSocket: filepath.Join(dir, "xds.sock"), ControlSocket: filepath.Join(dir, "control.sock"),
-		Index: w.plane.Index, Claim: w.plane.Claim, Unlisted: w.awaitUnlisted, Release: w.plane.Release, Log: logger,
+		Index: w.plane.Index, Claim: w.plane.Claim, Release: w.plane.Release, Log: logger,
+		Unlisted: w.awaitUnlisted, UnlistedTime: patience, // what a test asserts holds until then
 		Hooks: local.Hooks{
 			WorkloadChanged: w.plane.SetWorkload,
 			WorkloadGone: func(key string) {

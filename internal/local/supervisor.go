@@ -35,7 +35,10 @@ type Options struct {
 	// is not ready, or at the end of ctx, with an error that says who has not. It
 	// may be nil. It is called from several goroutines at once.
 	Unlisted func(ctx context.Context, key string) error
-	Hooks    Hooks
+	// UnlistedTime bounds how long a pod that is to stop is kept for Unlisted.
+	// Default 3 s.
+	UnlistedTime time.Duration
+	Hooks        Hooks
 	// Output is called with each line that programs write (without the line
 	// feed), in order for each container. It may be nil.
 	Output func(pod, container string, line []byte)
@@ -57,6 +60,9 @@ func (o *Options) validate() error {
 	}
 	if o.Net < mesh.MeshNetFirst || o.Net > mesh.MeshNetLast {
 		errs = append(errs, fmt.Errorf("network %d must be %d to %d", o.Net, mesh.MeshNetFirst, mesh.MeshNetLast))
+	}
+	if o.UnlistedTime < 0 {
+		errs = append(errs, fmt.Errorf("unlisted time %s must not be negative", o.UnlistedTime))
 	}
 	return errors.Join(errs...)
 }
