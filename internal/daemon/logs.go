@@ -38,6 +38,7 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prefix := len(o.Targets) != 1 || sources > 1
+	var only [2]string // pod and container of all lines so far, while there is no prefix
 	flusher, _ := w.(http.Flusher)
 	wrote := false
 	// With the programs the log ends, too, and its reader gets their last words.
@@ -53,6 +54,11 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		}
 	})
 	err = m.local.Logs(ctx, o, func(pod, container string, line []byte) error {
+		source := [2]string{pod, container}
+		if !wrote {
+			only = source
+		}
+		prefix = prefix || source != only // another pod in its place, after a restart
 		wrote = true
 		var b []byte
 		if prefix {
