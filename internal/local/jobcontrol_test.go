@@ -16,7 +16,7 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// programOf waits for the program of a pod in the foreground and returns its pid.
+// programOf waits until the supervisor knows the program of a pod, and returns its pid.
 func (w *world) programOf(t *testing.T, load *mesh.Workload) int {
 	t.Helper()
 	pid := 0

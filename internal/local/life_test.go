@@ -170,6 +170,7 @@ func TestCauseOfAnEndIsTold(t *testing.T) {
 	set.Kind, set.Restart = mesh.KindJob, mesh.RestartNever
 	w.apply(t, set)
 	w.printed(t, "waiting")
+	w.programOf(t, &w.sup.Pods()[0].Workload) // the supervisor knows of it, too
 	p := w.sup.Pods()[0]
 	killAgent(t, &p)
 	eventually(t, func() error { // its process has ended, and said why
