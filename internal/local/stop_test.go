@@ -117,16 +117,25 @@ func TestLastWords(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var followed []string
+	waiting := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
 		done <- w.sup.Logs(ctx, local.LogOptions{Targets: []string{"sayer"}, Follow: true, Tail: -1}, func(_, _ string, line []byte) error {
 			followed = append(followed, string(line))
-			if string(line) == "got terminated" {
+			switch string(line) {
+			case "waiting":
+				close(waiting)
+			case "got terminated":
 				cancel()
 			}
 			return nil
 		})
 	}()
+	select {
+	case <-waiting: // it handles signals, and is followed
+	case <-ctx.Done():
+		t.Fatal("it does not say that it waits")
+	}
 	if err := w.sup.Stop(t.Context()); err != nil {
 		t.Error(err)
 	}
