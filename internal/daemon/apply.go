@@ -95,7 +95,10 @@ func (m *Mesh) reload(ctx context.Context) {
 	}
 	if err == nil {
 		m.mu.Lock()
-		same := reflect.DeepEqual(objs, m.objs)
+		same := reflect.DeepEqual(wish(objs), wish(m.objs))
+		if same {
+			m.objs.Files = objs.Files // it may have moved between them
+		}
 		m.mu.Unlock()
 		if same && !m.refused {
 			return
@@ -110,6 +113,13 @@ func (m *Mesh) reload(ctx context.Context) {
 	fmt.Fprintln(m.io.Progress, "applied the change")
 }
 
+// wish is what objects ask for, without what only tells of the files.
+func wish(objs *manifest.Objects) manifest.Objects {
+	w := *objs
+	w.Files = nil
+	return w
+}
+
 // change applies objects while others are in force.
 func (m *Mesh) change(ctx context.Context, objs *manifest.Objects, leftOut []string) error {
 	mine := map[netip.AddrPort]bool{}
@@ -117,8 +127,14 @@ func (m *Mesh) change(ctx context.Context, objs *manifest.Objects, leftOut []str
 	for _, p := range publishedBy(m.objs.Services) {
 		mine[p.address] = true
 	}
-	emptied := slices.DeleteFunc(slices.Clone(objs.Empty), func(file string) bool { return slices.Contains(m.objs.Empty, file) })
+	var emptied []string
+	for file, holds := range objs.Files {
+		if !holds && m.objs.Files[file] {
+			emptied = append(emptied, file)
+		}
+	}
 	m.mu.Unlock()
+	slices.Sort(emptied)
 	if len(emptied) > 0 { // somebody is about to write it: `helm template >FILE`
 		return fmt.Errorf("%s holds no object any more (to stop what it asked for, remove the file)", strings.Join(emptied, ", "))
 	}

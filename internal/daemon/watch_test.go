@@ -251,3 +251,39 @@ func TestReload(t *testing.T) {
 		}
 	}
 }
+
+// TestReloadBesideEmptyFiles: a file that never held an object holds up nothing; one
+// that did, and holds none any more, does.
+func TestReloadBesideEmptyFiles(t *testing.T) {
+	var progress bytes.Buffer
+	m := idle(t, &progress)
+	dir := t.TempDir()
+	m.cfg.Files = []string{dir}
+	app, other := filepath.Join(dir, "app.yaml"), filepath.Join(dir, "other.yaml")
+	const job = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: NAME}\nspec:\n  template:\n" +
+		"    spec: {restartPolicy: Never, containers: [{name: NAME, command: [/bin/true]}]}\n"
+	named := func(name string) string { return strings.ReplaceAll(job, "NAME", name) }
+	empty := func(file string) string {
+		return file + ":1: warning: the file holds no object; write one or leave the file out\n"
+	}
+	refused := func(file string) string {
+		return "the change was not applied: " + file + " holds no object any more (to stop what it asked for, remove the file); what runs goes on as before\n"
+	}
+	for i, step := range []struct{ file, content, want string }{
+		{app, named("a"), "applied the change\n"},
+		{other, "", ""},
+		{app, named("b"), empty(other) + "applied the change\n"},
+		{app, "", empty(app) + empty(other) + refused(app)},
+		{app, "# soon\n", empty(app) + empty(other) + refused(app)},
+		{app, named("b"), empty(other) + "applied the change\n"}, // it is right again
+		{other, named("c"), "applied the change\n"},
+		{other, "", empty(other) + refused(other)},
+	} {
+		write(t, step.file, step.content)
+		progress.Reset()
+		m.reload(t.Context())
+		if got := progress.String(); got != step.want {
+			t.Errorf("step %d: said %q, want %q", i, got, step.want)
+		}
+	}
+}

@@ -21,8 +21,8 @@ const maxNodes = 200_000
 // decodeFile finds every object of a file.
 func (l *loader) decodeFile(f *file) {
 	docs := documents(f.data)
+	l.objects.Files[f.name] = len(docs) > 0
 	if len(docs) == 0 {
-		l.objects.Empty = append(l.objects.Empty, f.name)
 		l.diags = append(l.diags, Diagnostic{
 			File: f.name, Line: 1, Problem: "the file holds no object", Remedy: "write one or leave the file out", Warning: true,
 		})

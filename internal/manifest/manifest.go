@@ -24,9 +24,9 @@ type Objects struct {
 	Sets []mesh.WorkloadSet
 	// Services are sorted by host. Their virtual addresses are not set yet.
 	Services []mesh.Service
-	// Empty are the files without an object, which is a Warning, in the order in
-	// which they were read.
-	Empty []string
+	// Files are the names of the files that were read, and whether each holds an
+	// object; one without is a Warning.
+	Files map[string]bool
 }
 
 // Options say how files are read. The zero value is ready to use.
@@ -45,7 +45,7 @@ type Options struct {
 // wrong or doubtful in all of them, sorted by file and line. The objects are
 // nil if any diagnostic is not a Warning.
 func Load(paths []string, opts Options) (*Objects, []Diagnostic) {
-	l := &loader{opts: opts, objects: &Objects{}}
+	l := &loader{opts: opts, objects: &Objects{Files: map[string]bool{}}}
 	if l.opts.Namespace == "" {
 		l.opts.Namespace = mesh.DefaultNamespace
 	}
