@@ -117,6 +117,10 @@ func (m *Mesh) reload(ctx context.Context) {
 func wish(objs *manifest.Objects) manifest.Objects {
 	w := *objs
 	w.Files = nil
+	w.Sets = slices.Clone(objs.Sets)
+	for i := range w.Sets {
+		w.Sets[i].Source = ""
+	}
 	return w
 }
 

@@ -233,6 +233,8 @@ func TestReload(t *testing.T) {
 	with := func(port string) string { return strings.Replace(service, "PORT", port, 1) }
 	warning := file + ":5: warning: Service/web: the selector matches no pod template in namespace default; " +
 		"compare it with the labels of the templates, or start the programs by vitrine run\n"
+	const web = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\nspec:\n  selector: {matchLabels: {app: web}}\n" +
+		"  template:\n    metadata: {labels: {app: web}}\n    spec: {containers: [{name: web, command: [/bin/true]}]}\n"
 	for i, step := range []struct{ content, want string }{
 		{with("80"), warning + "applied the change\n"},
 		{with("80"), ""},
@@ -242,6 +244,9 @@ func TestReload(t *testing.T) {
 			"the change was not applied: 1 error in the files; what runs goes on as before\n"},
 		{with("81"), warning + "applied the change\n"}, // it is right again
 		{with("81"), ""},
+		{web, "applied the change\n"},
+		{"# a comment above\n\n" + web, ""}, // everything is in another line
+		{"# a comment above\n\n" + web, ""},
 	} {
 		write(t, file, step.content)
 		progress.Reset()
@@ -278,6 +283,8 @@ func TestReloadBesideEmptyFiles(t *testing.T) {
 		{app, named("b"), empty(other) + "applied the change\n"}, // it is right again
 		{other, named("c"), "applied the change\n"},
 		{other, "", empty(other) + refused(other)},
+		{app, named("b") + "---\n" + named("c"), empty(other) + "applied the change\n"}, // what it asked for is elsewhere
+		{app, named("b"), empty(other) + "applied the change\n"},
 	} {
 		write(t, step.file, step.content)
 		progress.Reset()
