@@ -85,10 +85,18 @@ func (m *Mesh) leaveAway(targets []string) error {
 	return m.applyLocked(&objs, m.leftOut)
 }
 
+// reloading reads the files of a mesh whenever they have changed. It belongs to the
+// goroutine that watches them.
+type reloading struct {
+	mesh    *Mesh
+	refused bool // what was read last
+}
+
 // reload reads the files again; if anything is wrong, what runs stays. Nothing is
 // said if they ask for what they asked for before: of a comment, or of a file that was
 // only touched.
-func (m *Mesh) reload(ctx context.Context) {
+func (r *reloading) reload(ctx context.Context) {
+	m := r.mesh
 	objs, leftOut, warnings, err := m.load()
 	if bad, ok := errors.AsType[*ManifestError](err); ok {
 		m.tell(bad.Lines)
@@ -100,13 +108,13 @@ func (m *Mesh) reload(ctx context.Context) {
 			m.objs.Files = objs.Files // it may have moved between them
 		}
 		m.mu.Unlock()
-		if same && !m.refused {
+		if same && !r.refused {
 			return
 		}
 		m.tell(warnings)
 		err = m.change(ctx, objs, leftOut)
 	}
-	if m.refused = err != nil; m.refused {
+	if r.refused = err != nil; r.refused {
 		fmt.Fprintf(m.io.Progress, "the change was not applied: %v; what runs goes on as before\n", err)
 		return
 	}

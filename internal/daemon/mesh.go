@@ -84,8 +84,7 @@ type Mesh struct {
 
 	announced announced
 
-	filesVersion string // when they were read first
-	refused      bool   // the last reload was; of the goroutine that watches the files
+	filesVersion string // before New read them; watching goes on from it
 
 	mu   sync.Mutex // guards the rest
 	objs *manifest.Objects

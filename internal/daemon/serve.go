@@ -93,7 +93,8 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 	}
 	if m.cfg.Watch && len(m.cfg.Files) > 0 {
 		g.Go(func() error {
-			return watchFiles(gctx, m.cfg.Files, m.filesVersion, m.io.Log, func() { m.reload(gctx) })
+			r := &reloading{mesh: m}
+			return watchFiles(gctx, m.cfg.Files, m.filesVersion, m.io.Log, func() { r.reload(gctx) })
 		})
 	}
 	g.Go(func() error {

@@ -227,6 +227,7 @@ func TestWatchKinds(t *testing.T) {
 func TestReload(t *testing.T) {
 	var progress bytes.Buffer
 	m := idle(t, &progress)
+	r := &reloading{mesh: m}
 	file := filepath.Join(t.TempDir(), "app.yaml")
 	m.cfg.Files = []string{file}
 	const service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec:\n  selector: {app: web}\n  ports: [{port: PORT}]\n"
@@ -250,7 +251,7 @@ func TestReload(t *testing.T) {
 	} {
 		write(t, file, step.content)
 		progress.Reset()
-		m.reload(t.Context())
+		r.reload(t.Context())
 		if got := progress.String(); got != step.want {
 			t.Errorf("step %d: said %q, want %q", i, got, step.want)
 		}
@@ -262,6 +263,7 @@ func TestReload(t *testing.T) {
 func TestReloadBesideEmptyFiles(t *testing.T) {
 	var progress bytes.Buffer
 	m := idle(t, &progress)
+	r := &reloading{mesh: m}
 	dir := t.TempDir()
 	m.cfg.Files = []string{dir}
 	app, other := filepath.Join(dir, "app.yaml"), filepath.Join(dir, "other.yaml")
@@ -288,7 +290,7 @@ func TestReloadBesideEmptyFiles(t *testing.T) {
 	} {
 		write(t, step.file, step.content)
 		progress.Reset()
-		m.reload(t.Context())
+		r.reload(t.Context())
 		if got := progress.String(); got != step.want {
 			t.Errorf("step %d: said %q, want %q", i, got, step.want)
 		}
