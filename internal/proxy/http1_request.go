@@ -121,16 +121,15 @@ func (h *http1Conn) rejectBody(err error) bool {
 	return false
 }
 
-// connect takes a pooled connection, unless fresh is set, or opens one, to
-// another endpoint if need be. It sets x.sentAt.
-func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *failure) {
+// connect takes a pooled connection or opens one, to another endpoint if need be. It
+// sets x.sentAt. repeatable says whether the request can be sent again if the server
+// has closed the pooled connection just now.
+func (h *http1Conn) connect(ctx context.Context, repeatable bool) (*upstream.Conn, *failure) {
 	x := h.x
-	x.rec.Upstream = x.routed.endpoint.Addr()
-	if !fresh {
-		x.sentAt = telemetry.Now()
-		if up := x.routed.endpoint.Get(x.sentAt); up != nil {
-			return up, nil
-		}
+	x.sentAt = telemetry.Now()
+	if up := x.routed.endpoint.Get(x.sentAt, !repeatable); up != nil {
+		x.rec.Upstream = x.routed.endpoint.Addr()
+		return up, nil
 	}
 	return h.open(ctx)
 }
@@ -139,6 +138,7 @@ func (h *http1Conn) connect(ctx context.Context, fresh bool) (*upstream.Conn, *f
 // request, and no longer than the client does.
 func (h *http1Conn) open(ctx context.Context) (*upstream.Conn, *failure) {
 	x := h.x
+	x.rec.Upstream = x.routed.endpoint.Addr()
 	now := telemetry.Now()
 	var cancel context.CancelFunc
 	if x.deadline > 0 {
@@ -190,8 +190,8 @@ func (h *http1Conn) use(up *upstream.Conn) {
 // sendWhole sends a request that is complete in x.out: the fast path.
 func (h *http1Conn) sendWhole(ctx context.Context) bool {
 	x := h.x
+	up, failed := h.connect(ctx, x.repeatable)
 	for retry := false; ; retry = true {
-		up, failed := h.connect(ctx, retry)
 		if failed != nil {
 			return h.fail(failed)
 		}
@@ -208,6 +208,7 @@ func (h *http1Conn) sendWhole(ctx context.Context) bool {
 			return h.fail(h.failureOf(err))
 		}
 		h.p.o.Recorder.Retried("stale_connection")
+		up, failed = h.open(ctx)
 	}
 }
 

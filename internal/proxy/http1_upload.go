@@ -25,7 +25,7 @@ func (h *http1Conn) sendStreaming(ctx context.Context) bool {
 			return h.fail(failReset)
 		}
 		h.p.o.Recorder.Retried("stale_connection") // nothing of it was sent
-		if up, failed = h.connect(ctx, true); failed != nil {
+		if up, failed = h.open(ctx); failed != nil {
 			return h.fail(failed)
 		}
 		h.use(up)

@@ -23,9 +23,9 @@ type Limits struct {
 	IdleTimeout time.Duration
 }
 
-// staleCheckAfter is the idle time from which Get looks at a connection before
-// it hands it out. A look costs one system call; within this time after a
-// complete response it is left out.
+// staleCheckAfter is the idle time from which Get looks at a connection before it
+// hands it out, for whom it may have ended. A look costs one system call; within this
+// time after a complete response it is left out.
 const staleCheckAfter = 10 * time.Millisecond
 
 // Endpoint is one address with the connections to it.
@@ -113,8 +113,9 @@ func (e *Endpoint) Counts() Counts {
 
 // Get takes the most recently used idle connection, or returns nil. now is
 // monotonic nanoseconds, from the same clock as Put. Connections that ended
-// while idle are closed here.
-func (e *Endpoint) Get(now int64) *Conn {
+// while idle are closed here. One that ended a moment ago may be returned unless
+// sound is set: by who cannot send again what was lost on it.
+func (e *Endpoint) Get(now int64, sound bool) *Conn {
 	for {
 		e.mu.Lock()
 		n := len(e.idle)
@@ -126,7 +127,7 @@ func (e *Endpoint) Get(now int64) *Conn {
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
 		e.mu.Unlock()
-		if now-c.idleSince >= int64(staleCheckAfter) && !c.Untouched() {
+		if (sound || now-c.idleSince >= int64(staleCheckAfter)) && !c.Untouched() {
 			c.Discard()
 			continue
 		}

@@ -53,10 +53,10 @@ func TestPoolIsLastInFirstOut(t *testing.T) {
 	if got := e.Counts(); got.ActiveConnections != 2 || got.IdleConnections != 2 || got.TotalConnection != 3 {
 		t.Errorf("counts are %+v", got)
 	}
-	if got := e.Get(3); got != b || !got.Reused() {
+	if got := e.Get(3, false); got != b || !got.Reused() {
 		t.Error("the last one put back is not the first one taken")
 	}
-	if e.Get(3) != a || e.Get(3) != nil {
+	if e.Get(3, false) != a || e.Get(3, false) != nil {
 		t.Error("the pool does not hold exactly what was put into it")
 	}
 }
@@ -75,8 +75,16 @@ func TestStaleConnectionsAreNotUsed(t *testing.T) {
 	}
 	e.Put(ended, 0)
 	e.Put(spoke, 0)
-	if c := e.Get(int64(staleCheckAfter)); c != nil {
+	if c := e.Get(int64(staleCheckAfter), false); c != nil {
 		t.Error("a stale connection was handed out")
+	}
+	ended = dialOne(t, e)
+	accept().Close()
+	for ended.Probe() == Quiet {
+	}
+	e.Put(ended, 0)
+	if c := e.Get(0, true); c != nil {
+		t.Error("a stale connection was handed out for a request that cannot be repeated")
 	}
 	if got := e.Counts().ActiveConnections; got != 0 {
 		t.Errorf("%d connections are left", got)
