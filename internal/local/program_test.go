@@ -85,6 +85,8 @@ func serve(port string, end os.Signal) int {
 		<-t.C
 		fmt.Fprint(w, "done")
 	})
+	term, stop := signal.NotifyContext(context.Background(), end) // before it is taken for ready
+	defer stop()
 	ln, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -93,8 +95,6 @@ func serve(port string, end os.Signal) int {
 	srv := &http.Server{Handler: mux}
 	go srv.Serve(ln)
 	fmt.Fprintln(os.Stdout, "serving on", port)
-	term, stop := signal.NotifyContext(context.Background(), end)
-	defer stop()
 	select {
 	case n := <-code:
 		return n
