@@ -71,7 +71,8 @@ func TestMain(m *testing.M) {
 // ordinaryStart gives the programs that tests start the surroundings that they
 // expect, whatever started the tests: nohup and a script's background job leave
 // SIGHUP or SIGINT ignored, which all that is started from there inherits unless
-// somebody on the way handles them; a strict umask keeps other users out.
+// somebody on the way handles them; a strict umask keeps other users out. Package
+// meshtest has the same: imported here, it would link the embedded Prometheus.
 func ordinaryStart() {
 	syscall.Umask(0o022)
 	for _, sig := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
