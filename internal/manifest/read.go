@@ -17,93 +17,124 @@ const maxFileBytes = 32 << 20
 
 // file is the content of one file.
 type file struct {
-	name string // as the caller named it
+	name string // as the caller named it; stdin is standard input
 	dir  string // absolute; relative programs are looked up from here
 	data []byte
 }
 
+// stdin is the path of standard input.
+const stdin = "-"
+
 // read collects the files behind paths, each once.
 func (l *loader) read(paths []string) []*file {
-	var files []*file
-	seen := map[string]bool{}
-	add := func(path string) {
-		abs, err := filepath.Abs(path)
-		if err != nil {
-			l.unreadable(path, err)
-			return
-		}
-		if seen[abs] {
-			return
-		}
-		seen[abs] = true
-		data, err := readFile(path)
-		if err != nil {
-			l.unreadable(path, err)
-			return
-		}
-		files = append(files, &file{name: path, dir: filepath.Dir(abs), data: data})
-	}
 	if len(paths) == 0 {
 		l.diags = append(l.diags, Diagnostic{
 			File: ".", Problem: "no file was named", Remedy: "name files, directories, or - for standard input",
 		})
 	}
-	for _, path := range paths {
-		if path == "-" {
-			files = l.readStdin(files)
-			continue
+	found := expand(paths)
+	l.diags = append(l.diags, found.problems...)
+	return slices.DeleteFunc(found.files, func(f *file) bool {
+		err := l.fill(f)
+		if err != nil {
+			l.diags = append(l.diags, unreadable(f.name, err))
 		}
-		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			l.unreadable(path, err)
-		case info.IsDir():
-			l.readDir(path, add)
-		default:
-			add(path)
-		}
-	}
-	return files
+		return err != nil
+	})
 }
 
-func (l *loader) readDir(root string, add func(string)) {
-	files, _, err := search(root)
-	for _, path := range files {
-		add(path)
-	}
+// fill reads the content of f.
+func (l *loader) fill(f *file) (err error) {
 	switch {
-	case err != nil:
-		l.unreadable(root, err)
-	case len(files) == 0:
-		l.diags = append(l.diags, Diagnostic{
-			File: root, Problem: "the directory has no *.yaml, *.yml or *.json file", Remedy: "name another directory",
-		})
+	case f.name != stdin:
+		f.data, err = readFile(f.name)
+	case l.opts.Stdin == nil:
+		err = errors.New("standard input is not available here")
+	default:
+		f.data, err = readLimited(l.opts.Stdin)
 	}
+	return err
 }
 
 // Find lists the files that Load reads of paths, each once, and the directories that
 // it searches for them, as they are named; standard input is not among them. What
 // cannot be read is left out. It is for who waits for changes.
 func Find(paths []string) (files, dirs []string) {
-	seen := map[string]bool{}
-	again := func(path string) bool {
-		abs, err := filepath.Abs(path)
-		before := seen[abs]
-		seen[abs] = true
-		return before || err != nil
+	found := expand(paths)
+	for _, f := range found.files {
+		if f.name != stdin {
+			files = append(files, f.name)
+		}
 	}
+	return files, found.dirs
+}
+
+// expansion is what paths stand for, each file and directory once.
+type expansion struct {
+	files    []*file // without their content
+	dirs     []string
+	problems []Diagnostic    // of the paths
+	seen     map[string]bool // absolute paths, and stdin
+}
+
+func expand(paths []string) *expansion {
+	e := &expansion{seen: map[string]bool{}}
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		switch {
-		case path == "-" || err != nil:
+		case path == stdin:
+			e.add(path)
+		case err != nil:
+			e.problems = append(e.problems, unreadable(path, err))
 		case info.IsDir():
-			more, below, _ := search(path) // Load tells of errors
-			files, dirs = append(files, more...), append(dirs, below...)
+			e.addDir(path)
 		default:
-			files = append(files, path)
+			e.add(path)
 		}
 	}
-	return slices.DeleteFunc(files, again), slices.DeleteFunc(dirs, again)
+	return e
+}
+
+func (e *expansion) add(path string) {
+	if abs, ok := e.first(path); ok {
+		e.files = append(e.files, &file{name: path, dir: filepath.Dir(abs)})
+	}
+}
+
+func (e *expansion) addDir(root string) {
+	files, dirs, err := search(root)
+	for _, path := range files {
+		e.add(path)
+	}
+	for _, path := range dirs {
+		if _, ok := e.first(path); ok {
+			e.dirs = append(e.dirs, path)
+		}
+	}
+	switch {
+	case err != nil:
+		e.problems = append(e.problems, unreadable(root, err))
+	case len(files) == 0:
+		e.problems = append(e.problems, Diagnostic{
+			File: root, Problem: "the directory has no *.yaml, *.yml or *.json file", Remedy: "name another directory",
+		})
+	}
+}
+
+// first reports whether path was not met before.
+func (e *expansion) first(path string) (abs string, ok bool) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		e.problems = append(e.problems, unreadable(path, err))
+		return "", false
+	}
+	key := abs
+	if path == stdin {
+		key = stdin // and no file of that name
+	}
+	ok = !e.seen[key]
+	e.seen[key] = true
+	return abs, ok
 }
 
 // search lists what is read of a directory, and which directories below it are
@@ -134,29 +165,8 @@ func search(root string) (files, dirs []string, err error) {
 	return files, dirs, err
 }
 
-func (l *loader) readStdin(files []*file) []*file {
-	const name = "-"
-	if slices.ContainsFunc(files, func(f *file) bool { return f.name == name }) {
-		return files
-	}
-	if l.opts.Stdin == nil {
-		l.unreadable(name, errors.New("standard input is not available here"))
-		return files
-	}
-	dir, err := os.Getwd()
-	if err != nil {
-		l.unreadable(name, err)
-		return files
-	}
-	data, err := readLimited(l.opts.Stdin)
-	if err != nil {
-		l.unreadable(name, err)
-		return files
-	}
-	return append(files, &file{name: name, dir: dir, data: data})
-}
-
-func (l *loader) unreadable(path string, err error) {
+// unreadable is the problem that err is of path.
+func unreadable(path string, err error) Diagnostic {
 	remedy := "check the path"
 	switch {
 	case errors.Is(err, fs.ErrPermission):
@@ -167,7 +177,7 @@ func (l *loader) unreadable(path string, err error) {
 	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
 		err = pathErr.Err // the path is said already
 	}
-	l.diags = append(l.diags, Diagnostic{File: path, Problem: "cannot be read: " + err.Error(), Remedy: remedy})
+	return Diagnostic{File: path, Problem: "cannot be read: " + err.Error(), Remedy: remedy}
 }
 
 var errTooLarge = fmt.Errorf("larger than %d MiB", maxFileBytes>>20)
