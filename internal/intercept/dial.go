@@ -178,7 +178,7 @@ func (m *targetMemory) set(port uint16, target int) {
 // else it sees the address that was dialed. If nothing listens, the error wraps
 // syscall.ECONNREFUSED.
 func (c *Case) Dial(ctx context.Context, source netip.Addr, port uint16) (*net.TCPConn, error) {
-	targets := [...]netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), c.cfg.IP4, netip.IPv6Loopback(), c.cfg.IP6}
+	targets := [...]netip.Addr{ipv4Loopback(), c.cfg.IP4, netip.IPv6Loopback(), c.cfg.IP6}
 	first := c.targets.get(port)
 	var refused error
 	for i := range targets {

@@ -12,16 +12,19 @@ import (
 )
 
 // TestLocalhostFollowsTheListener: a loopback port means the host's service
-// exactly as long as nothing inside the case listens on it.
+// exactly as long as nothing inside the case listens on it, on whichever of the two
+// addresses that localhost has.
 func TestLocalhostFollowsTheListener(t *testing.T) {
 	c := startCase(t, config(t))
 	serveOutbound(t, c)
-	for _, tc := range []struct{ listen, connect, fallThrough string }{
-		{"127.0.0.1:6001", "127.0.0.1:6001", "dst=127.0.0.1:6001 src=127.0.0.1 localhost=true"},
-		{"0.0.0.0:6002", "127.0.0.1:6002", "dst=127.0.0.1:6002 src=127.0.0.1 localhost=true"},
-		{":6003", "127.0.0.1:6003", "dst=127.0.0.1:6003 src=127.0.0.1 localhost=true"},
-		{":6004", "[::1]:6004", "dst=[::1]:6004 src=::1 localhost=true"},
-		{"[::1]:6005", "[::1]:6005", "dst=[::1]:6005 src=::1 localhost=true"},
+	for _, tc := range []struct{ listen, connect, answer, fallThrough string }{
+		{"127.0.0.1:6001", "127.0.0.1:6001", "127.0.0.1", "dst=127.0.0.1:6001 src=127.0.0.1 localhost=true"},
+		{"0.0.0.0:6002", "127.0.0.1:6002", "127.0.0.1", "dst=127.0.0.1:6002 src=127.0.0.1 localhost=true"},
+		{":6003", "127.0.0.1:6003", "127.0.0.1", "dst=127.0.0.1:6003 src=127.0.0.1 localhost=true"},
+		{":6004", "[::1]:6004", "[::1]", "dst=[::1]:6004 src=::1 localhost=true"},
+		{"[::1]:6005", "[::1]:6005", "[::1]", "dst=[::1]:6005 src=::1 localhost=true"},
+		{"127.0.0.1:6006", "[::1]:6006", "127.0.0.1", "dst=[::1]:6006 src=::1 localhost=true"},
+		{"[::1]:6007", "127.0.0.1:6007", "[::1]", "dst=127.0.0.1:6007 src=127.0.0.1 localhost=true"},
 	} {
 		t.Run(tc.listen+" "+tc.connect, func(t *testing.T) {
 			for range 2 {
@@ -30,7 +33,7 @@ func TestLocalhostFollowsTheListener(t *testing.T) {
 				}
 				p := role(t, c, "serve", "tcp", tc.listen).ready(t)
 				got := run(t, c, "get", "tcp", tc.connect)
-				if want := "hello " + tc.connect[:strings.LastIndexByte(tc.connect, ':')]; got[:strings.LastIndexByte(got, ':')] != want {
+				if want := "hello " + tc.answer; got[:strings.LastIndexByte(got, ':')] != want {
 					t.Errorf("with listener: got %q, want %q", got, want)
 				}
 				p.stdin.Close()

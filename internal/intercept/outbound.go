@@ -240,16 +240,28 @@ func originalDst(tc *net.TCPConn, ipv6 bool) (dst netip.AddrPort, err error) {
 }
 
 // offerLocalhost hands over a connection to a loopback port, unless a program in
-// the case does listen there: the rules cannot see a listener when the caller
-// uses a port again that is still in TIME_WAIT. Then the connection is relayed.
+// the case does listen there: then it is relayed. The rules cannot see a listener
+// when the caller uses a port again that is still in TIME_WAIT. And the name
+// localhost has two addresses: a caller who is refused by one tries the other, but
+// this one was accepted already, so that is done for it.
 func (c *Case) offerLocalhost(ctx context.Context, conn *Conn) {
-	probe, err := c.dialTarget(ctx, conn.OrigDst, netip.Addr{})
-	if err != nil {
-		c.outbound.offer(conn)
-		return
+	targets := []netip.AddrPort{conn.OrigDst}
+	switch port := conn.OrigDst.Port(); {
+	case conn.OrigDst.Addr() == netip.IPv6Loopback():
+		targets = append(targets, netip.AddrPortFrom(ipv4Loopback(), port))
+	case conn.OrigDst.Addr() == ipv4Loopback() && c.listenersHaveIPv6():
+		targets = append(targets, netip.AddrPortFrom(netip.IPv6Loopback(), port))
 	}
-	relay(ctx, conn.TCPConn, probe)
+	for _, target := range targets {
+		if program, err := c.dialTarget(ctx, target, netip.Addr{}); err == nil {
+			relay(ctx, conn.TCPConn, program)
+			return
+		}
+	}
+	c.outbound.offer(conn)
 }
+
+func ipv4Loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }
 
 // relay copies both ways until both sides have ended or ctx is done.
 func relay(ctx context.Context, a, b *net.TCPConn) {

@@ -49,7 +49,7 @@ type family struct {
 func ipv4() family {
 	return family{
 		nfproto: unix.NFPROTO_IPV4, daddrAt: 16, addrLen: 4,
-		loopback:   netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+		loopback:   ipv4Loopback(),
 		loopPrefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8),
 		multicast:  netip.PrefixFrom(netip.AddrFrom4([4]byte{224}), 4),
 	}

@@ -104,7 +104,7 @@ func (k listenerKind) udp() bool {
 }
 
 func (k listenerKind) address() netip.AddrPort {
-	addr, port := netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(portOutbound)
+	addr, port := ipv4Loopback(), uint16(portOutbound)
 	if k.ipv6() {
 		addr = netip.IPv6Loopback()
 	}
