@@ -50,38 +50,18 @@ func proxyOf(t *testing.T, m *Mesh, w *mesh.Workload) (applied chan *mesh.NodeCo
 	return applied, answer, leave
 }
 
-// becomesKnown waits until what pods tell is known.
-func becomesKnown(t *testing.T, m *Mesh, pods []local.PodStatus, now time.Time) {
+// eventually waits until cond holds.
+func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for !m.known(pods, now) {
+	for !cond() {
 		select {
 		case <-tick.C:
 		case <-limit.C:
-			t.Fatalf("not known after a minute; waiting for %q", m.xds.Waiting())
-		}
-	}
-}
-
-// awaitPublished waits until the control plane has published so many workloads, and all
-// that it was told.
-func awaitPublished(t *testing.T, m *Mesh, workloads int) {
-	t.Helper()
-	limit := time.NewTimer(time.Minute)
-	defer limit.Stop()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		if s, whole := m.plane.Published(); whole && len(s.Workloads) == workloads {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-limit.C:
-			t.Fatalf("%d workloads are not published after a minute", workloads)
+			t.Fatalf("not after a minute: %s", what)
 		}
 	}
 }
@@ -123,14 +103,18 @@ func TestKnown(t *testing.T) {
 	}})
 	m.plane.SetWorkload(front)
 	m.plane.SetWorkload(back)
-	awaitPublished(t, m, 2) // what a proxy is told first is then whole
+	// What a proxy is told first is then whole.
+	eventually(t, "two workloads are published", func() bool {
+		s, whole := m.plane.Published()
+		return whole && len(s.Workloads) == 2
+	})
 	applied, answer, leave := proxyOf(t, m, &front)
 	next(t, applied)
 	if m.known(nil, now) {
 		t.Error("known although a proxy owes its first answer")
 	}
 	answer <- nil
-	becomesKnown(t, m, nil, now)
+	eventually(t, "known after an answer", func() bool { return m.known(nil, now) })
 
 	back.Ready = true
 	pods := []local.PodStatus{{Workload: back}}
@@ -152,7 +136,7 @@ func TestKnown(t *testing.T) {
 		t.Error("known although the proxy of back did not come yet")
 	}
 	now = now.Add(2 * reconnecting) // it will not come
-	becomesKnown(t, m, pods, now)
+	eventually(t, "known after a refusal", func() bool { return m.known(pods, now) })
 	if m.known(nil, now) {
 		t.Error("known to be ready although it is not any more")
 	}
@@ -166,5 +150,5 @@ func TestKnown(t *testing.T) {
 		t.Error("known although a proxy has not answered for the end of back")
 	}
 	leave()
-	becomesKnown(t, m, nil, now)
+	eventually(t, "known when the proxy has gone", func() bool { return m.known(nil, now) })
 }
