@@ -85,10 +85,10 @@ func localResponse(dst []byte, f *failure, closing, head bool) []byte {
 	dst = appendInt(dst, f.code)
 	dst = append(dst, ' ')
 	dst = append(dst, statusText(f.code)...)
-	dst = append(dst, "\r\ncontent-length: "...)
+	dst = append(dst, "\r\nContent-Length: "...)
 	dst = appendInt(dst, len(f.body))
 	if len(f.body) > 0 {
-		dst = append(dst, "\r\ncontent-type: text/plain"...)
+		dst = append(dst, "\r\nContent-Type: text/plain"...)
 	}
 	if closing {
 		dst = append(dst, "\r\nConnection: close"...)

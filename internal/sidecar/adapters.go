@@ -85,10 +85,14 @@ func (p podCase) Exec(ctx context.Context, prog pod.Program) error {
 	if err != nil {
 		return err
 	}
-	if exit.Status() != 0 {
-		return fmt.Errorf("%s: %s", exit, strings.TrimSpace(string(out)))
+	said := strings.TrimSpace(string(out))
+	switch {
+	case exit.Status() == 0:
+		return nil
+	case said == "":
+		return errors.New(exit.String())
 	}
-	return nil
+	return fmt.Errorf("%s: %s", exit, said)
 }
 
 func (p podCase) Dial(ctx context.Context, port uint16) (net.Conn, error) {
