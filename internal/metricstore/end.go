@@ -63,7 +63,11 @@ func (s *Store) endSeries(ctx context.Context) (ended int, err error) {
 // finish appends what is to be the last and waits until remote write has read it:
 // closing sends on what was read, and drops what was not.
 func (s *Store) finish(ctx context.Context) {
-	before := s.remoteRecords()
+	remote := len(s.opts.RemoteWrite) > 0
+	var before map[string]float64
+	if remote {
+		before = s.remoteRecords()
+	}
 	ended := 0
 	if s.ends.Load() {
 		var err error
@@ -71,7 +75,7 @@ func (s *Store) finish(ctx context.Context) {
 			s.opts.Log.Warn("series stay open", "error", err)
 		}
 	}
-	if len(s.opts.RemoteWrite) > 0 {
+	if remote {
 		s.awaitRemote(before, ended > 0)
 	}
 }
