@@ -207,7 +207,8 @@ func (m *Mesh) WaitSettled() {
 		}
 		m.Prometheus, m.Control = s.Prometheus, s.Control
 		if !s.Settled {
-			return fmt.Errorf("%d of %d workloads are ready", s.Ready, s.Workloads)
+			return fmt.Errorf("%d of %d workloads are ready; known to every proxy: %t; not made: %v; failed Jobs: %v",
+				s.Ready, s.Workloads, s.Known, s.NotMade, s.FailedJobs)
 		}
 		pods, err := m.ListPods()
 		if err != nil {
