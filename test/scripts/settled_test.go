@@ -70,7 +70,10 @@ func TestSettledIsKnown(t *testing.T) {
 	m.Up()
 	limit := time.Now().Add(meshtest.Patience)
 	var s daemon.Status
-	for !s.Settled { // without a pause: the moment matters
+	tick := time.NewTicker(time.Millisecond) // the moment matters, but the programs need the processors, too
+	defer tick.Stop()
+	for !s.Settled {
+		<-tick.C
 		if s, err = m.Client.Status(t.Context()); time.Now().After(limit) {
 			t.Fatalf("not settled after %s: %+v, %v", meshtest.Patience, s, err)
 		}
