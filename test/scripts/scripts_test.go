@@ -115,18 +115,35 @@ esac
 	e.Setenv("HOME", dir)
 	e.Setenv("REAL", prefix+bins.Path("vitrine"))
 	e.Setenv("PATH", bin+":"+filepath.Join(bins.Root, "bin")+":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-	e.Defer(func() {
-		err := until(time.Minute, func() error { return errors.Join(left(dir)...) })
-		if err != nil {
-			for _, err := range left(dir) {
-				if p, ok := errors.AsType[strayError](err); ok {
-					_ = p.process.Kill() // it carries the story's own directory in its environment
-				}
-			}
-			e.T().Fatal(err)
-		}
-	})
+	e.Defer(func() { wantNothingLeft(e.T(), dir) })
 	return nil
+}
+
+// wantNothingLeft fails a story that leaves anything, and ends its processes. One
+// that has failed already did not come to stop them, so they are ended at once.
+func wantNothingLeft(t testscript.T, dir string) {
+	if tb, ok := t.(testing.TB); ok && tb.Failed() {
+		if err := until(time.Minute, func() error { return killStrays(dir) }); err != nil {
+			t.Log(err)
+		}
+		return
+	}
+	if err := until(time.Minute, func() error { return errors.Join(left(dir)...) }); err != nil {
+		_ = killStrays(dir) // those that it names
+		t.Fatal(err)
+	}
+}
+
+// killStrays kills the processes of a story; its error names them.
+func killStrays(dir string) error {
+	var strays []error
+	for _, err := range left(dir) {
+		if p, ok := errors.AsType[strayError](err); ok {
+			_ = p.process.Kill() // it carries the story's own directory in its environment
+			strays = append(strays, err)
+		}
+	}
+	return errors.Join(strays...)
 }
 
 // strayError is a process of a story that goes on after its end.
