@@ -54,6 +54,9 @@ func (s *setObject) container(c *corev1.Container, volumes map[string]volume, na
 	if c.Lifecycle != nil {
 		s.o.warn(path+".lifecycle", "lifecycle has no effect in this version: programs get SIGTERM at once", "nothing to do, unless you rely on it")
 	}
+	if len(c.VolumeDevices) > 0 {
+		s.o.warn(path+".volumeDevices", "volumeDevices have no effect in this version", remedyWithout)
+	}
 	for _, d := range s.o.loader.diags[before:] {
 		if !d.Warning {
 			return out, false
@@ -85,6 +88,9 @@ func (s *setObject) ports(c *corev1.Container, out *mesh.Container, path string)
 				s.o.problem(at+".name", "two ports are named "+quoted(p.Name), "rename one of them")
 			}
 			names[p.Name] = true
+		}
+		if p.HostPort != 0 {
+			s.o.warn(at+".hostPort", "hostPort has no effect in this version", "open the port by a Service of type NodePort or LoadBalancer")
 		}
 		out.Ports = append(out.Ports, mesh.ContainerPort{
 			Name: p.Name, Port: number, Protocol: mesh.ProtocolFromPort("", p.Name, transport, number),

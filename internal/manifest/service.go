@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -112,6 +113,9 @@ func (o *object) service(spec *corev1.ServiceSpec) (mesh.Service, []publication,
 		switch {
 		case spec.Type == corev1.ServiceTypeLoadBalancer:
 			pub.host, pub.path = svc.Ports[i].Port, at+".port"
+			if spec.Ports[i].NodePort != 0 {
+				o.warn(at+".nodePort", "nodePort of a LoadBalancer has no effect here: its port is opened as it is", "use port "+strconv.Itoa(int(svc.Ports[i].Port)))
+			}
 		case spec.Ports[i].NodePort != 0:
 			pub.host, pub.path = o.nodePort(spec.Ports[i].NodePort, at+".nodePort"), at+".nodePort"
 		}
@@ -129,6 +133,15 @@ func (o *object) serviceWarnings(spec *corev1.ServiceSpec) {
 	if spec.ClusterIP != "" && spec.ClusterIP != corev1.ClusterIPNone {
 		o.warn("spec.clusterIP", "a chosen clusterIP has no effect: the mesh gives the Service a virtual address of its own",
 			"let the programs use the name")
+	}
+	for field, used := range map[string]bool{
+		"internalTrafficPolicy":    spec.InternalTrafficPolicy != nil && *spec.InternalTrafficPolicy != corev1.ServiceInternalTrafficPolicyCluster,
+		"loadBalancerIP":           spec.LoadBalancerIP != "",
+		"loadBalancerSourceRanges": len(spec.LoadBalancerSourceRanges) > 0,
+	} {
+		if used {
+			o.warn("spec."+field, field+" has no effect in this version", remedy)
+		}
 	}
 	if len(spec.ExternalIPs) > 0 {
 		o.warn("spec.externalIPs", "externalIPs have no effect in this version", "let the programs use the name")

@@ -123,6 +123,7 @@ func (s *setObject) deployment(spec *appsv1.DeploymentSpec) {
 	default:
 		s.o.problem("spec.strategy.type", "the strategy "+quoted(string(spec.Strategy.Type))+" is not known", "write RollingUpdate or Recreate")
 	}
+	s.minReady(spec.MinReadySeconds)
 	if spec.Paused {
 		s.o.warn("spec.paused", "paused has no effect in this version: changes are rolled out at once", remedyWithout)
 	}
@@ -148,6 +149,7 @@ func (s *setObject) stateful(spec *appsv1.StatefulSetSpec) {
 	default:
 		s.o.problem("spec.updateStrategy.type", "the strategy "+quoted(string(spec.UpdateStrategy.Type))+" is not known", "write RollingUpdate")
 	}
+	s.minReady(spec.MinReadySeconds)
 	if r := spec.UpdateStrategy.RollingUpdate; r != nil && r.Partition != nil && *r.Partition > 0 {
 		s.o.warn("spec.updateStrategy.rollingUpdate.partition", "partition has no effect: all replicas are replaced when the template changes", remedyWithout)
 	}
@@ -177,10 +179,11 @@ func (s *setObject) job(spec *batchv1.JobSpec) {
 		s.o.warn("spec.completionMode", "completionMode Indexed has no effect: programs get no JOB_COMPLETION_INDEX", remedy)
 	}
 	for path, used := range map[string]bool{
-		"spec.activeDeadlineSeconds": spec.ActiveDeadlineSeconds != nil,
-		"spec.podFailurePolicy":      spec.PodFailurePolicy != nil,
-		"spec.successPolicy":         spec.SuccessPolicy != nil,
-		"spec.backoffLimitPerIndex":  spec.BackoffLimitPerIndex != nil,
+		"spec.activeDeadlineSeconds":   spec.ActiveDeadlineSeconds != nil,
+		"spec.ttlSecondsAfterFinished": spec.TTLSecondsAfterFinished != nil,
+		"spec.podFailurePolicy":        spec.PodFailurePolicy != nil,
+		"spec.successPolicy":           spec.SuccessPolicy != nil,
+		"spec.backoffLimitPerIndex":    spec.BackoffLimitPerIndex != nil,
 	} {
 		if used {
 			s.o.warn(path, path+" has no effect in this version", remedy)
@@ -234,6 +237,15 @@ func (s *setObject) pod() {
 	s.checkMounts()
 }
 
+// minReady warns of a time that a cluster waits with each replica of a roll-out.
+func (s *setObject) minReady(seconds int32) {
+	if seconds > 0 {
+		s.o.warn("spec.minReadySeconds", "minReadySeconds has no effect in this version: the next replica follows when one is ready", remedyWithout)
+	}
+}
+
+func isSet(b *bool) bool { return b != nil && *b }
+
 func (s *setObject) serviceAccount() {
 	spec := &s.template.Spec
 	path := s.path + ".spec.serviceAccountName"
@@ -266,6 +278,15 @@ func (s *setObject) podWarnings() {
 		{"activeDeadlineSeconds", spec.ActiveDeadlineSeconds != nil},
 		{"readinessGates", len(spec.ReadinessGates) > 0},
 		{"ephemeralContainers", len(spec.EphemeralContainers) > 0},
+		{"hostname", spec.Hostname != "" || spec.HostnameOverride != nil},
+		{"subdomain", spec.Subdomain != ""},
+		{"setHostnameAsFQDN", isSet(spec.SetHostnameAsFQDN)},
+		{"shareProcessNamespace", isSet(spec.ShareProcessNamespace)},
+		{"hostPID", spec.HostPID},
+		{"hostIPC", spec.HostIPC},
+		{"hostUsers", isSet(spec.HostUsers)},
+		{"dnsPolicy", spec.DNSPolicy != "" && spec.DNSPolicy != corev1.DNSClusterFirst && spec.DNSPolicy != corev1.DNSClusterFirstWithHostNet},
+		{"runtimeClassName", spec.RuntimeClassName != nil},
 	} {
 		if w.used {
 			s.o.warn(s.path+".spec."+w.field, w.field+" has no effect in this version", remedyWithout)
