@@ -204,19 +204,11 @@ func TestRouteTimeout(t *testing.T) {
 // deafListener is an address that neither accepts nor refuses connections.
 func deafListener(t *testing.T) string {
 	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+	fd, at := boundSocket(t)
+	if err := unix.Listen(fd, 0); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
-		t.Fatal(err)
-	}
-	at, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := netip.AddrPortFrom(loopback(), uint16(at.(*unix.SockaddrInet4).Port)).String()
+	addr := at.String()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)

@@ -243,26 +243,34 @@ func echo(c *net.TCPConn) {
 // gets it by chance.
 func closedPort(tb testing.TB) netip.AddrPort {
 	tb.Helper()
+	// Beside such a socket listeners may be bound, exclusive and published ones, but
+	// only by the number of the port.
+	_, at := boundSocket(tb, unix.SO_REUSEADDR, unix.SO_REUSEPORT)
+	return at
+}
+
+// boundSocket is a TCP socket with the options on that does not listen, and its
+// address, which is its own until the test ends.
+func boundSocket(tb testing.TB, options ...int) (fd int, at netip.AddrPort) {
+	tb.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { unix.Close(fd) })
-	err = errors.Join(
-		// Beside such a socket listeners may be bound, exclusive and published ones, but
-		// only by the number of the port.
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1),
-		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1),
-		unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback().As4()}),
-	)
+	for _, option := range options {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 1); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: loopback().As4()}); err != nil {
+		tb.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	at, err := unix.Getsockname(fd)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return netip.AddrPortFrom(loopback(), uint16(at.(*unix.SockaddrInet4).Port))
+	return fd, netip.AddrPortFrom(loopback(), uint16(name.(*unix.SockaddrInet4).Port))
 }
 
 func mustWrite(t *testing.T, c io.Writer, s string) {
