@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -198,28 +199,38 @@ func TestWatchKinds(t *testing.T) {
 	do(os.Symlink("../elsewhere/far.yaml", in("config", "far.yaml")))
 
 	tree, file, single, linked := watching(t, in("link")), watching(t, in("plain.yaml")), watching(t, in("config", "map.yaml")), watching(t, in("to-plain.yaml"))
-	write(t, in("plain.yaml"), "22")
-	wantChange(t, "a file that was replaced", file)
-	wantChange(t, "a file behind a link", linked)
-	do(os.WriteFile(in("plain.yaml"), []byte("333"), 0o600))
-	wantChange(t, "a file that was written to", file)
+	// Each change is one step, so that whoever sees it sees it once.
+	step := func(what string, change func(), seen ...<-chan struct{}) {
+		t.Helper()
+		for _, changes := range []<-chan struct{}{tree, file, single, linked} {
+			select {
+			case <-changes: // of an earlier step
+			default:
+			}
+		}
+		change()
+		for _, changes := range seen {
+			wantChange(t, what, changes)
+		}
+	}
+	step("a file that was replaced", func() { write(t, in("plain.yaml"), "22") }, file, linked)
+	step("a file that was written to", func() {
+		f, err := os.OpenFile(in("plain.yaml"), os.O_WRONLY, 0) // not truncated first
+		do(err)
+		_, err = f.WriteString("333")
+		do(errors.Join(err, f.Close()))
+	}, file, linked)
 	do(os.Symlink("..2", in("config", "..data.new")))
-	do(os.Rename(in("config", "..data.new"), in("config", "..data")))
-	wantChange(t, "a directory's link that was replaced", tree)
-	wantChange(t, "the same of a file that was named", single)
-	write(t, in("elsewhere", "far.yaml"), "22")
-	wantChange(t, "a file at the end of a link", tree)
-	do(os.MkdirAll(in("config", "deep", "er"), 0o700))
-	write(t, in("config", "deep", "er", "new.yaml"), "1")
-	wantChange(t, "a file in a new directory", tree)
-	write(t, in("config", "deep", "er", "new.yaml"), "22")
-	wantChange(t, "the same", tree)
-	do(os.RemoveAll(in("config", "deep")))
-	wantChange(t, "a directory that was removed", tree)
-	do(os.Remove(in("plain.yaml")))
-	wantChange(t, "a file that was removed", file)
-	write(t, in("plain.yaml"), "4444")
-	wantChange(t, "the same, there again", file)
+	step("a directory's link that was replaced", func() { do(os.Rename(in("config", "..data.new"), in("config", "..data"))) }, tree, single)
+	step("a file at the end of a link", func() { write(t, in("elsewhere", "far.yaml"), "22") }, tree)
+	step("a file in a new directory", func() {
+		do(os.MkdirAll(in("config", "deep", "er"), 0o700))
+		write(t, in("config", "deep", "er", "new.yaml"), "1")
+	}, tree)
+	step("the same", func() { write(t, in("config", "deep", "er", "new.yaml"), "22") }, tree)
+	step("a directory that was removed", func() { do(os.RemoveAll(in("config", "deep"))) }, tree)
+	step("a file that was removed", func() { do(os.Remove(in("plain.yaml"))) }, file, linked)
+	step("the same, there again", func() { write(t, in("plain.yaml"), "4444") }, file, linked)
 }
 
 // TestReload: what is said of files that are read again, and that it is nothing if
