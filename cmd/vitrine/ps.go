@@ -177,7 +177,7 @@ func (c *cli) downCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "down", Short: "Stop every program and the mesh", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			n, err := daemon.Down(cmd.Context(), c.runDir)
+			n, err := daemon.Down(cmd.Context(), c.runDir, c.errOut)
 			if err != nil {
 				return err
 			}

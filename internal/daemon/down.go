@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -15,15 +16,16 @@ import (
 )
 
 // Down stops the mesh of runDir and returns how many workloads it had. If the
-// control plane is dead but programs still run, they are stopped all the same.
-func Down(ctx context.Context, runDir string) (int, error) {
+// control plane is dead but programs still run, they are stopped all the same. A long
+// wait is told to progress.
+func Down(ctx context.Context, runDir string, progress io.Writer) (int, error) {
 	client := NewClient(runDir)
 	s, err := client.Status(ctx)
 	if err == nil {
 		if err := client.Down(ctx); err != nil {
 			return 0, err
 		}
-		return s.Workloads, waitUnlocked(ctx, s.RunDir)
+		return s.Workloads, waitUnlocked(ctx, s.RunDir, progress)
 	}
 	if !errors.Is(err, ErrNotRunning) {
 		return 0, err
@@ -33,11 +35,13 @@ func Down(ctx context.Context, runDir string) (int, error) {
 
 // waitUnlocked waits until the control plane of runDir, which has answered
 // already, has ended, so that the next one can begin at once.
-func waitUnlocked(ctx context.Context, runDir string) error {
+func waitUnlocked(ctx context.Context, runDir string, progress io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, endTimeout)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	long := time.NewTimer(time.Second)
+	defer long.Stop()
 	for {
 		lock, err := os.Open(filepath.Join(runDir, lockFile))
 		if err != nil {
@@ -50,6 +54,8 @@ func waitUnlocked(ctx context.Context, runDir string) error {
 		}
 		select {
 		case <-tick.C:
+		case <-long.C:
+			fmt.Fprintln(progress, "the programs are stopped; the control plane ends when the last samples are stored and sent to remote write")
 		case <-ctx.Done():
 			return fmt.Errorf("the programs are stopped, but the control plane in %s does not end: %w", runDir, ctx.Err())
 		}

@@ -7,7 +7,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -120,7 +122,34 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 		cancel() // Serve lets the answer to `vitrine down` leave first
 		return m.stopErr
 	})
-	return ignoreCancelled(g.Wait())
+	over := make(chan struct{})
+	var teller sync.WaitGroup
+	teller.Go(func() { m.tellOfLastSamples(over) })
+	err = g.Wait()
+	close(over)
+	teller.Wait()
+	return ignoreCancelled(err)
+}
+
+// tellOfLastSamples says what an end waits for that takes its time: remote write
+// tries an address that does not answer again and again, for 10 s and more.
+func (m *Mesh) tellOfLastSamples(over <-chan struct{}) {
+	if len(m.cfg.RemoteWrite) == 0 {
+		return
+	}
+	select {
+	case <-over:
+		return
+	case <-m.stopped:
+	}
+	wait := time.NewTimer(time.Second)
+	defer wait.Stop()
+	select {
+	case <-over:
+	case <-wait.C:
+		fmt.Fprintf(m.io.Progress, "the last samples are on their way to %s, which is given up in a while if it does not answer\n",
+			strings.Join(m.cfg.RemoteWrite, ", "))
+	}
 }
 
 // stopPrograms ends all programs, each in its grace period; Force ends the

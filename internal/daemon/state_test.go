@@ -8,9 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -31,6 +34,51 @@ func hold(dir string) int {
 	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return 0
+}
+
+// aloneEnv says to this test binary that it runs in a network of its own.
+const aloneEnv = "VITRINE_TEST_ALONE"
+
+// alone runs the calling test once more in a network namespace of its own, and
+// reports false; in that run it reports true. The host's other meshes would take
+// the networks that the test wants.
+func alone(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(aloneEnv) != "" {
+		loopbackUp(t)
+		return true
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), aloneEnv+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
+		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}}
+		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}}
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" ") {
+		t.Fatalf("in a network of its own: %v\n%s", err, out)
+	}
+	return false
+}
+
+// loopbackUp gives a new network namespace its 127.0.0.0/8.
+func loopbackUp(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // livePod makes a pod whose process runs and serves nothing.
@@ -86,6 +134,9 @@ func livePod(t *testing.T, runDir string, net uint8) {
 // Two meshes that start at the same moment get different networks, and a mesh
 // gets the one that it had before if that is free.
 func TestNetworkIsClaimed(t *testing.T) {
+	if !alone(t) {
+		return
+	}
 	first, second := t.TempDir(), t.TempDir()
 	a, claim, err := chooseNet(t.Context(), first, "/data")
 	if err != nil {
@@ -109,12 +160,23 @@ func TestNetworkIsClaimed(t *testing.T) {
 
 // Whatever became of mesh.json, programs that still run keep their network.
 func TestNetworkOfRunningPodsIsKept(t *testing.T) {
-	const net = mesh.MeshNetFirst + 11
+	if !alone(t) {
+		return
+	}
+	net, claim, err := chooseNet(t.Context(), t.TempDir(), "/data") // of no mesh of this machine
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim.Close()
+	another := mesh.MeshNetFirst
+	if net == another {
+		another++
+	}
 	for name, content := range map[string]string{
 		"empty":         "",
 		"cut short":     `{"net":`,
-		"another mesh":  `{"net":80,"dataDir":"/x"}`,
-		"as it was":     `{"net":88,"dataDir":"/x"}`,
+		"another mesh":  fmt.Sprintf(`{"net":%d,"dataDir":"/x"}`, another),
+		"as it was":     fmt.Sprintf(`{"net":%d,"dataDir":"/x"}`, net),
 		"out of bounds": `{"net":3}`,
 	} {
 		t.Run(name, func(t *testing.T) {
