@@ -401,8 +401,10 @@ func TestTailerAcrossRotations(t *testing.T) {
 		}
 	}
 	poll()
+	write("before\n")
+	rotate() // also before the first look that finds something
 	write("a\nb")
-	poll("a")
+	poll("before", "a")
 	write("c\nd\n")
 	rotate()
 	poll("bc", "d") // there is no new file yet

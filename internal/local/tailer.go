@@ -95,12 +95,11 @@ func seekLines(f *os.File, size int64, n int, newest bool) (missing int, err err
 // poll passes on every line finished since the last call.
 func (t *tailer) poll(emit func(line []byte)) {
 	if t.file == nil {
-		f, err := os.Open(t.path)
-		if err != nil {
+		// What was rotated away since the last look, which found no file, is new, too.
+		if err := t.seek(-1); err != nil || t.file == nil {
 			t.lines(emit)
 			return
 		}
-		t.file = f
 	}
 	for {
 		t.read(emit)
