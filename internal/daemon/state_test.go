@@ -168,7 +168,7 @@ func TestNetworkOfRunningPodsIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	claim.Close()
-	another := mesh.MeshNetFirst
+	another := uint8(mesh.MeshNetFirst)
 	if net == another {
 		another++
 	}
