@@ -90,12 +90,12 @@ const (
 // there is one, and then no more. Its log is read by others at their own pace, and
 // who reads it tells only how many records it has read.
 func (s *Store) awaitRemote(before map[string]float64, more bool) {
-	s.remote.Notify()
 	tick := time.NewTicker(remoteQuiet / 10)
 	defer tick.Stop()
 	began := time.Now()
 	read, since := before, began
 	for now := range tick.C {
+		s.remote.Notify() // who was about to rest missed what it was told before
 		if n := s.remoteRecords(); !maps.Equal(n, read) {
 			read, since = n, now
 		}
