@@ -109,8 +109,14 @@ func TestDiskFull(t *testing.T) {
 	if err := r.AppendFinal(t.Context(), "apps", a.target(nil), "text/plain;version=0.0.4", []byte("a 1\n")); err == nil {
 		t.Error("something was stored on a full disk")
 	}
+	const refused = "vitrine_metricstore_samples_refused_total"
+	before := r.metric(refused)
+	// What a scrape had begun to store before is stored then.
+	r.eventually("a refused scrape", func() bool { return r.metric(refused) > before })
 	stored := r.db.Head().MaxTime()
-	r.eventually("refused samples", func() bool { return r.metric("vitrine_metricstore_samples_refused_total") > 10 })
+	before = r.metric(refused)
+	r.eventually("refused samples", func() bool { return r.metric(refused) > before+10 })
+	r.eventually("a line of the log", func() bool { return said.count("disk nearly full") > 0 })
 	// The log tells it once, however many samples there are.
 	if once, each := said.count("disk nearly full"), said.count(errNoSpace.Error()); once != 1 || each != 0 {
 		t.Errorf("said %d times, and of %d samples", once, each)

@@ -54,7 +54,7 @@ func TestEndSeries(t *testing.T) {
 	for name, end := range map[string]bool{"ended": true, "restarted": false} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			r := start(t, Options{Dir: dir})
+			r := start(t, Options{Dir: dir, ScrapeInterval: unhurried})
 			a := newApp(t)
 			a.requests.WithLabelValues("200").Add(3)
 			r.SetTargets("apps", []Target{a.target(nil)})
