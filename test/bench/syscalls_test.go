@@ -125,27 +125,27 @@ func (c *callCounts) most() map[int]int64 {
 // been killed. It closes ready when every thread is being traced.
 func traceCalls(pid int, counts *callCounts, ready chan<- struct{}) error {
 	runtime.LockOSThread() // ptrace knows threads; this one is given up at the end
+	began := sync.OnceFunc(func() { close(ready) })
+	defer began() // whatever went wrong
 	const options = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACECLONE | unix.PTRACE_O_EXITKILL
 	tasks, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
 	if err != nil {
-		close(ready)
 		return err
 	}
+	untraced := map[int]bool{} // threads that have not stopped yet
 	for _, task := range tasks {
 		tid, err := strconv.Atoi(task.Name())
 		if err != nil {
 			continue
 		}
 		if err := ptrace(unix.PTRACE_SEIZE, tid, 0, options); err != nil {
-			close(ready)
 			return os.NewSyscallError("ptrace seize", err)
 		}
 		if err := ptrace(unix.PTRACE_INTERRUPT, tid, 0, 0); err != nil {
-			close(ready)
 			return os.NewSyscallError("ptrace interrupt", err)
 		}
+		untraced[tid] = true
 	}
-	waiting := len(tasks)
 	for {
 		var status unix.WaitStatus
 		tid, err := unix.Wait4(-1, &status, unix.WALL|unix.WNOTHREAD, nil)
@@ -156,13 +156,12 @@ func traceCalls(pid int, counts *callCounts, ready chan<- struct{}) error {
 			return nil
 		case err != nil:
 			return os.NewSyscallError("wait", err)
-		case !status.Stopped():
-			continue
 		}
-		if waiting > 0 {
-			if waiting--; waiting == 0 {
-				close(ready)
-			}
+		if delete(untraced, tid); len(untraced) == 0 {
+			began()
+		}
+		if !status.Stopped() {
+			continue // it has ended
 		}
 		pass := uintptr(0)
 		switch sig := status.StopSignal(); {
