@@ -62,7 +62,7 @@ func (s *sidecar) signalled(ctx context.Context, sig syscall.Signal, jobs *jobCo
 	shared := false
 	switch sig {
 	case syscall.SIGTSTP:
-		shared = inForeground()
+		shared = inForeground() && s.keepsStop()
 	case syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH:
 		shared = inForeground() && s.reached(sig)
 	case syscall.SIGCONT:
@@ -103,6 +103,16 @@ func (s *sidecar) reached(sig syscall.Signal) bool {
 	s.runtime.AwaitStarts()
 	pid, over := s.program()
 	return over || programState(pid).handles(sig)
+}
+
+// keepsStop reports whether the program must not get SIGTSTP once more after the
+// terminal's. One that leaves it to the kernel may: that changes nothing while it is
+// stopped, and it may run again, since a SIGCONT of the shell that we are slow to
+// take note of looks, after the next key, like one that the program did not get.
+func (s *sidecar) keepsStop() bool {
+	pid, _ := s.program()
+	st := programState(pid)
+	return st.gone || st.handles(syscall.SIGTSTP)
 }
 
 // program is the process of the program of a pod in the foreground: 0 if none

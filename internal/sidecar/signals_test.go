@@ -86,6 +86,56 @@ func TestKeyDuringTheStart(t *testing.T) {
 	}
 }
 
+// TestStopIsRepeated: a second SIGTSTP is for a program alone that does not see it.
+func TestStopIsRepeated(t *testing.T) {
+	for name, tc := range map[string]struct {
+		script string
+		keeps  bool
+	}{
+		"handled": {`trap : TSTP; echo up; read x`, true},
+		"ignored": {`trap "" TSTP; echo up; read x`, true},
+		"default": {`echo up; read x`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.Command("sh", "-c", tc.script)
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stdout.Read(make([]byte, 8)); err != nil {
+				t.Error(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				s := foreground()
+				if !s.keepsStop() {
+					t.Error("a signal is to be sent although there is no program")
+				}
+				place := &lateReport{pid: cmd.Process.Pid, done: make(chan struct{})}
+				over := make(chan struct{})
+				go func() {
+					defer close(over)
+					s.runtime.Run(t.Context(), place, pod.Hooks{})
+				}()
+				<-time.NewTimer(2 * time.Minute).C // by the test's clock
+				if got := s.keepsStop(); got != tc.keeps {
+					t.Errorf("keepsStop is %v, want %v", got, tc.keeps)
+				}
+				close(place.done)
+				<-over
+			})
+			stdin.Close()
+			_ = cmd.Wait() // read fails at the end of its input
+		})
+	}
+}
+
 // foreground is a sidecar of one program on its caller's terminal.
 func foreground() *sidecar {
 	b := &pod.Bootstrap{
