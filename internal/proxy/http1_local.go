@@ -41,7 +41,7 @@ func (h *http1Conn) answerLocally(f *failure) {
 	if !x.reqBody.Done() && x.req.Framing != http1.NoBody {
 		x.closing = true
 	}
-	res := localResponse(x.out[:0], f, x.closing, x.isHead)
+	res := x.localResponse(f)
 	x.out = res
 	x.fail(f)
 	x.rec.Code = f.code
@@ -79,9 +79,10 @@ func (h *http1Conn) finishLocal() bool {
 	return true
 }
 
-// localResponse writes a complete response.
-func localResponse(dst []byte, f *failure, closing, head bool) []byte {
-	dst = append(dst, "HTTP/1.1 "...)
+// localResponse writes a complete response to x.out. An HTTP/1.0 client takes the
+// connection for one that ends unless it is told otherwise.
+func (x *exchange) localResponse(f *failure) []byte {
+	dst := append(x.out[:0], "HTTP/1.1 "...)
 	dst = appendInt(dst, f.code)
 	dst = append(dst, ' ')
 	dst = append(dst, statusText(f.code)...)
@@ -90,11 +91,14 @@ func localResponse(dst []byte, f *failure, closing, head bool) []byte {
 	if len(f.body) > 0 {
 		dst = append(dst, "\r\nContent-Type: text/plain"...)
 	}
-	if closing {
+	switch {
+	case x.closing:
 		dst = append(dst, "\r\nConnection: close"...)
+	case x.http10:
+		dst = append(dst, "\r\nConnection: keep-alive"...)
 	}
 	dst = append(dst, "\r\n\r\n"...)
-	if !head {
+	if !x.isHead {
 		dst = append(dst, f.body...)
 	}
 	return dst
