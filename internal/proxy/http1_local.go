@@ -82,7 +82,8 @@ func (h *http1Conn) finishLocal() bool {
 // localResponse writes a complete response to x.out. An HTTP/1.0 client takes the
 // connection for one that ends unless it is told otherwise.
 func (x *exchange) localResponse(f *failure) []byte {
-	dst := append(x.out[:0], "HTTP/1.1 "...)
+	dst := x.out[:0]
+	dst = append(dst, "HTTP/1.1 "...)
 	dst = appendInt(dst, f.code)
 	dst = append(dst, ' ')
 	dst = append(dst, statusText(f.code)...)
