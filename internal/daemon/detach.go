@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -191,7 +192,8 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 		case <-limit.Done():
 			switch {
 			case ctx.Err() != nil:
-				return s, interruptedError("; the mesh goes on in the background: " + CommandLine(s.RunDir, "down") + " stops it")
+				down := CommandLine(filepath.Dir(client.socket), "down") // s may lack what was asked for just now
+				return s, interruptedError("; the mesh goes on in the background: " + down + " stops it")
 			case err == nil:
 				return s, notReady(&s, pods, "are not ready after "+settleTimeout.String(), will.path)
 			}
