@@ -35,16 +35,53 @@ func (p reported) PID() int { return p.pid }
 // although nothing is known of it yet, and must not get it twice. One that does
 // not handle it may have been born just after, and must not miss it.
 func TestKeyDuringTheStart(t *testing.T) {
+	whateverItHandles(t, "USR1", func(t *testing.T, pid int, handles bool) {
+		s := foreground()
+		if s.reached(syscall.SIGUSR1) {
+			t.Error("somebody got a signal before the start")
+		}
+		end := runs(t, s, pid)
+		synctest.Wait()
+		if got := s.reached(syscall.SIGUSR1); got != handles {
+			t.Errorf("reached is %v during the start, want %v", got, handles)
+		}
+		end()
+		if !s.reached(syscall.SIGUSR1) {
+			t.Error("a signal is to be sent to a program that has ended")
+		}
+	})
+}
+
+// TestStopIsRepeated: a second SIGTSTP is for a program alone that does not see it.
+func TestStopIsRepeated(t *testing.T) {
+	whateverItHandles(t, "TSTP", func(t *testing.T, pid int, handles bool) {
+		s := foreground()
+		if !s.keepsStop() {
+			t.Error("a signal is to be sent although there is no program")
+		}
+		end := runs(t, s, pid)
+		<-time.NewTimer(2 * time.Minute).C // by the test's clock
+		if got := s.keepsStop(); got != handles {
+			t.Errorf("keepsStop is %v, want %v", got, handles)
+		}
+		end()
+	})
+}
+
+// whateverItHandles tests with a program for each thing that it can do about a signal,
+// which it has done already.
+func whateverItHandles(t *testing.T, sig string, test func(t *testing.T, pid int, handles bool)) {
+	t.Helper()
 	for name, tc := range map[string]struct {
-		script  string
-		reached bool
+		trap    string
+		handles bool
 	}{
-		"handled": {`trap : USR1; echo up; read x`, true},
-		"ignored": {`trap "" USR1; echo up; read x`, true},
-		"default": {`echo up; read x`, false},
+		"handled": {"trap : " + sig + "; ", true},
+		"ignored": {`trap "" ` + sig + "; ", true},
+		"default": {"", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", tc.script)
+			cmd := exec.Command("sh", "-c", tc.trap+"echo up; read x")
 			stdin, err := cmd.StdinPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -59,80 +96,26 @@ func TestKeyDuringTheStart(t *testing.T) {
 			if _, err := stdout.Read(make([]byte, 8)); err != nil {
 				t.Error(err)
 			}
-			synctest.Test(t, func(t *testing.T) {
-				s := foreground()
-				if s.reached(syscall.SIGUSR1) {
-					t.Error("somebody got a signal before the start")
-				}
-				place := &lateReport{pid: cmd.Process.Pid, done: make(chan struct{})}
-				over := make(chan struct{})
-				go func() {
-					defer close(over)
-					s.runtime.Run(t.Context(), place, pod.Hooks{})
-				}()
-				synctest.Wait()
-				if got := s.reached(syscall.SIGUSR1); got != tc.reached {
-					t.Errorf("reached is %v during the start, want %v", got, tc.reached)
-				}
-				close(place.done)
-				<-over
-				if !s.reached(syscall.SIGUSR1) {
-					t.Error("a signal is to be sent to a program that has ended")
-				}
-			})
+			synctest.Test(t, func(t *testing.T) { test(t, cmd.Process.Pid, tc.handles) })
 			stdin.Close()
 			_ = cmd.Wait() // read fails at the end of its input
 		})
 	}
 }
 
-// TestStopIsRepeated: a second SIGTSTP is for a program alone that does not see it.
-func TestStopIsRepeated(t *testing.T) {
-	for name, tc := range map[string]struct {
-		script string
-		keeps  bool
-	}{
-		"handled": {`trap : TSTP; echo up; read x`, true},
-		"ignored": {`trap "" TSTP; echo up; read x`, true},
-		"default": {`echo up; read x`, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			cmd := exec.Command("sh", "-c", tc.script)
-			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := stdout.Read(make([]byte, 8)); err != nil {
-				t.Error(err)
-			}
-			synctest.Test(t, func(t *testing.T) {
-				s := foreground()
-				if !s.keepsStop() {
-					t.Error("a signal is to be sent although there is no program")
-				}
-				place := &lateReport{pid: cmd.Process.Pid, done: make(chan struct{})}
-				over := make(chan struct{})
-				go func() {
-					defer close(over)
-					s.runtime.Run(t.Context(), place, pod.Hooks{})
-				}()
-				<-time.NewTimer(2 * time.Minute).C // by the test's clock
-				if got := s.keepsStop(); got != tc.keeps {
-					t.Errorf("keepsStop is %v, want %v", got, tc.keeps)
-				}
-				close(place.done)
-				<-over
-			})
-			stdin.Close()
-			_ = cmd.Wait() // read fails at the end of its input
-		})
+// runs lets s run the process as a program whose start it learns of late, until end is
+// called.
+func runs(t *testing.T, s *sidecar, pid int) (end func()) {
+	t.Helper()
+	place := &lateReport{pid: pid, done: make(chan struct{})}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		s.runtime.Run(t.Context(), place, pod.Hooks{})
+	}()
+	return func() {
+		close(place.done)
+		<-over
 	}
 }
 
