@@ -36,6 +36,7 @@ func (p reported) PID() int { return p.pid }
 // not handle it may have been born just after, and must not miss it.
 func TestKeyDuringTheStart(t *testing.T) {
 	whateverItHandles(t, "USR1", func(t *testing.T, pid int, handles bool) {
+		t.Helper()
 		s := foreground()
 		if s.reached(syscall.SIGUSR1) {
 			t.Error("somebody got a signal before the start")
@@ -55,6 +56,7 @@ func TestKeyDuringTheStart(t *testing.T) {
 // TestStopIsRepeated: a second SIGTSTP is for a program alone that does not see it.
 func TestStopIsRepeated(t *testing.T) {
 	whateverItHandles(t, "TSTP", func(t *testing.T, pid int, handles bool) {
+		t.Helper()
 		s := foreground()
 		if !s.keepsStop() {
 			t.Error("a signal is to be sent although there is no program")
