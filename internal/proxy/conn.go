@@ -34,6 +34,7 @@ type conn struct {
 	peer   *mesh.Workload // inbound: who calls; nil unknown
 	edgeIn *telemetry.Edge
 	met    met // destination outside the clusters' member lists
+	asked  route.Memo
 
 	lastHost []byte // passthrough: authority that lastEdge belongs to
 	lastEdge *telemetry.Edge

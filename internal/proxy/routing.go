@@ -48,7 +48,7 @@ func (c *conn) route(h *Head) routed {
 	cl := c.target.cluster
 	var r routed
 	if c.target.routes != nil {
-		m := c.target.routes.Match(h.Authority, h.Path)
+		m := c.asked.Match(c.target.routes, h.Authority, h.Path)
 		if m == nil {
 			return routed{destination: c.unrouted(h.Authority), failure: failNoRoute}
 		}

@@ -10,7 +10,32 @@ import "bytes"
 // other virtual hosts are not asked (as in Envoy). Letter case and a final dot of
 // the host make no difference.
 func (c *Config) Match(authority, path []byte) *Route {
-	vh := c.find(authority)
+	return c.find(authority).match(path)
+}
+
+// Memo remembers the virtual host of the last authority, as most clients name the
+// same again and again on a connection. The zero Memo remembers nothing. It is for one
+// goroutine.
+type Memo struct {
+	config    *Config
+	authority []byte
+	host      *virtualHost
+}
+
+// Match is c.Match. It keeps c alive until it is asked about another configuration.
+func (m *Memo) Match(c *Config, authority, path []byte) *Route {
+	if m.config != c || !bytes.Equal(m.authority, authority) {
+		if len(authority) > maxDomain { // not worth the memory
+			return c.Match(authority, path)
+		}
+		m.config, m.host = c, c.find(authority)
+		m.authority = append(m.authority[:0], authority...)
+	}
+	return m.host.match(path)
+}
+
+// match finds the first route whose prefix fits; vh may be nil.
+func (vh *virtualHost) match(path []byte) *Route {
 	if vh == nil {
 		return nil
 	}

@@ -207,6 +207,28 @@ func FuzzMatch(f *testing.F) {
 	})
 }
 
+// TestMemo: what is remembered of one authority and configuration is not used for others.
+func TestMemo(t *testing.T) {
+	table, err := Compile(sampleConfigs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m Memo
+	path := []byte("/")
+	authorities := []string{"web-app", "WEB-APP:80", "web-app", "unknown.example", strings.Repeat("x", maxDomain+1), "web-app.default.svc.cluster.local", ""}
+	var named []byte // one memory for all, as in a buffer of requests
+	for range 2 {
+		for name, c := range table.configs {
+			for _, authority := range append(authorities, authorities...) {
+				named = append(named[:0], authority...)
+				if got, want := m.Match(c, named, path), c.Match(named, path); got != want {
+					t.Errorf("%s %q: Match = %v, want %v", name, authority, got, want)
+				}
+			}
+		}
+	}
+}
+
 func BenchmarkMatch(b *testing.B) {
 	table, err := Compile(sampleConfigs())
 	if err != nil {
