@@ -28,6 +28,9 @@ type exchange struct {
 	// What is needed of req after its memory may have been given back.
 	isHead, isConnect, repeatable, upgrade, http10 bool
 
+	// last is set while out holds the rest of the response, which is sent when the
+	// connection turns to the client again: one turn for the write and the next read.
+	last bool
 	// unfinished is set from the last write of the response until it is known
 	// whether the client was still there to take it.
 	unfinished bool
@@ -65,7 +68,7 @@ func (x *exchange) begin() {
 	x.req.Clear()
 	x.isHead, x.isConnect, x.http10, x.upgrade, x.repeatable = false, false, false, false, false
 	x.reqBody.Start(http1.NoBody, 0)
-	x.unfinished, x.started, x.closing = false, false, false
+	x.last, x.unfinished, x.started, x.closing = false, false, false, false
 	x.sentAt, x.deadline = 0, 0
 	x.answer.Prefer(false)
 }

@@ -2,6 +2,8 @@ package proxy
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
@@ -34,7 +36,7 @@ func (c *conn) serveHTTP(ctx context.Context) {
 		}
 	}
 	h := http1Conn{conn: c}
-	h.parked = h.onParked
+	h.sent, h.parked = h.onSent, h.onParked
 	h.serve(ctx)
 }
 
@@ -61,6 +63,7 @@ func (c *conn) carriesOn(err error) bool {
 type http1Conn struct {
 	*conn
 	x      *exchange // nil while waiting for a request
+	sent   func()    // onSent and
 	parked func()    // onParked, made once
 
 	entered *upstream.Endpoint // which counts the request that is being forwarded
@@ -136,12 +139,15 @@ func (h *http1Conn) readHead() (int, error) {
 			if !h.in.MakeRoom() {
 				return 0, http1.ErrHeadTooLarge
 			}
-		} else if first {
+		} else if first && (h.x == nil || !h.x.last) {
 			h.watch.set(phaseIdle, h.endOfLast())
 		}
-		if _, err := h.down.Read(&h.in, h.parked); err != nil {
+		if err := h.hear(); err != nil {
 			if h.carriesOn(err) {
 				continue
+			}
+			if errors.Is(err, errClientGone) {
+				return 0, nil
 			}
 			h.settle(errors.Is(err, io.EOF) && h.refused())
 			if verdict(h.watch.verdict.Load()) == verdictSlow && h.in.Len() > 0 {
@@ -150,6 +156,43 @@ func (h *http1Conn) readHead() (int, error) {
 			return 0, nil
 		}
 	}
+}
+
+// hear reads from the client once more, after it has sent what is left of the last
+// response. errClientGone means that the client did not take that.
+func (h *http1Conn) hear() error {
+	x := h.x
+	if x == nil || !x.last {
+		_, err := h.down.Read(&h.in, h.parked)
+		return err
+	}
+	size := len(x.out)
+	written, _, err := h.down.Answer(x.out, &h.in, h.sent, h.parked)
+	if written == size { // x may be another's by now
+		return err
+	}
+	x.last = false
+	h.sentSome(written)
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		err = h.gone(err)
+	} else {
+		err = h.send(x.out[written:])
+	}
+	if err != nil {
+		h.abandon()
+		return err
+	}
+	x.rec.End = telemetry.Now()
+	return nil
+}
+
+// onSent is called when the last of the response has been written.
+func (h *http1Conn) onSent() {
+	x := h.x
+	x.last = false
+	h.sentSome(len(x.out))
+	x.rec.End = telemetry.Now()
+	h.watch.set(phaseIdle, x.rec.End)
 }
 
 // endOfLast is when the last exchange ended, or now if that is not known: a read
@@ -271,20 +314,18 @@ func (h *http1Conn) writeRequestHead() {
 
 // appendRequestID writes a random UUID (RFC 9562, version 4).
 func appendRequestID(dst []byte) []byte {
-	const digits = "0123456789abcdef"
-	hi, lo := random(), random()
-	hi = hi&^0xf000 | 0x4000
-	lo = lo&^(3<<62) | 2<<62
-	for i := range 32 {
-		word := hi
-		if i >= 16 {
-			word = lo
-		}
-		switch i {
-		case 8, 12, 16, 20:
-			dst = append(dst, '-')
-		}
-		dst = append(dst, digits[word>>(60-4*(i&15))&15])
-	}
+	var id [16]byte
+	var digits [32]byte
+	binary.BigEndian.PutUint64(id[:8], random()&^0xf000|0x4000)
+	binary.BigEndian.PutUint64(id[8:], random()&^(3<<62)|2<<62)
+	hex.Encode(digits[:], id[:])
+	from := len(dst)
+	dst = append(dst, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"...)
+	uuid := dst[from:]
+	copy(uuid, digits[:8])
+	copy(uuid[9:], digits[8:12])
+	copy(uuid[14:], digits[12:16])
+	copy(uuid[19:], digits[16:20])
+	copy(uuid[24:], digits[20:])
 	return dst
 }

@@ -92,6 +92,7 @@ func TestClientGivesUp(t *testing.T) {
 			c.Close()
 		}, false},
 		{"close just before the response", func(c *net.TCPConn) { c.Close() }, true},
+		{"reset just before the response", func(c *net.TCPConn) { c.SetLinger(0); c.Close() }, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o := newHeld()
@@ -100,10 +101,15 @@ func TestClientGivesUp(t *testing.T) {
 			io.WriteString(c, plainRequest)
 			await(t, o.asked)
 			tc.abort(c)
-			if tc.answer {
-				o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-			} else {
-				await(t, o.ended) // the origin learns of it
+			answer := o.answer
+			if !tc.answer {
+				answer = nil
+			}
+			select {
+			case answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok":
+			case <-o.ended: // the origin learns of it
+			case <-time.NewTimer(patience).C:
+				t.Fatal("the request neither got its response nor was given up")
 			}
 			if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
 				t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)

@@ -143,8 +143,9 @@ func appendUpgrade(dst, to []byte) []byte {
 // bulkBytes is from how much remaining content on large memory is worth it.
 const bulkBytes = 2 * upstream.SmallBuffer
 
-// relayBody sends x.out, which holds the head, and then the body. An error is
-// errClientGone if the client's side failed, else the upstream's.
+// relayBody sends x.out, which holds the head, and then the body; the last of it may be
+// left in x.out (x.last). An error is errClientGone if the client's side failed, else the
+// upstream's.
 func (h *http1Conn) relayBody(up *upstream.Conn, pump *bodyPump, framing http1.Framing) error {
 	x := h.x
 	if err := h.takeAnswer(framing); err != nil {
@@ -152,6 +153,10 @@ func (h *http1Conn) relayBody(up *upstream.Conn, pump *bodyPump, framing http1.F
 	}
 	for {
 		if len(x.out) > 0 {
+			if x.resBody.Done() && pump == nil && !x.closing && h.in.Len() == 0 {
+				x.last = true
+				return nil
+			}
 			if err := h.send(x.out); err != nil {
 				return err
 			}
@@ -227,14 +232,19 @@ func (h *http1Conn) sendAnswer(framing http1.Framing) error {
 // send writes p to the client.
 func (h *http1Conn) send(p []byte) error {
 	n, err := h.down.Write(p)
-	h.x.rec.BytesSent += uint64(n)
-	if n > 0 {
-		h.x.started = true
-	}
+	h.sentSome(n)
 	if err != nil {
 		return h.gone(err)
 	}
 	return nil
+}
+
+// sentSome notes that n bytes of the response were written.
+func (h *http1Conn) sentSome(n int) {
+	h.x.rec.BytesSent += uint64(n)
+	if n > 0 {
+		h.x.started = true
+	}
 }
 
 // gone is errClientGone for the error of a write. The kernel took what was written
@@ -250,8 +260,10 @@ func (h *http1Conn) gone(err error) error {
 func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool {
 	x := h.x
 	h.watch.up.Store(nil)
-	now := telemetry.Now()
-	if err == nil {
+	var now int64
+	if x.last {
+		now = h.watch.since.Load() // when the upstream spoke last
+	} else if now = telemetry.Now(); err == nil {
 		x.rec.End = now
 	}
 	reusable := err == nil && x.res.KeepAlive && x.answer.Len() == 0

@@ -24,6 +24,7 @@ type Stream struct {
 	step   func(fd uintptr) bool
 	out    []byte // still to be written before the first read
 	buf    *Buffer
+	sent   func()
 	parked func()
 	phase  readPhase
 	n      int
@@ -33,7 +34,7 @@ type Stream struct {
 	wstep func(fd uintptr) bool
 	wout  []byte // still to be written
 	werr  error
-	wrote uint64 // by Write, so far
+	wrote uint64 // by Write and Answer, so far
 
 	// Of the one look at the socket that runs.
 	probe  func(fd uintptr)
@@ -51,6 +52,7 @@ type readPhase uint8
 
 const (
 	phaseWrite  readPhase = iota // write out, then wait without a try-read
+	phaseAnswer                  // write out, then try to read
 	phaseFirst                   // first try-read of a plain read
 	phaseWaited                  // readable, or woken
 )
@@ -104,8 +106,8 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Written is how many bytes Write has handed to the kernel; what Exchange and
-// others wrote is not among them. It is the writer's to ask.
+// Written is how many bytes Write and Answer have handed to the kernel; what Exchange
+// and others wrote is not among them. It is the writer's to ask.
 func (s *Stream) Written() uint64 { return s.wrote }
 
 // onWritable is the callback of RawConn.Write: false waits until the socket is
@@ -209,6 +211,26 @@ func (s *Stream) Exchange(out []byte, b *Buffer) (written, n int, err error) {
 	return written, n, err
 }
 
+// Answer writes out, calls sent, which must not block, and then reads as Read does, all
+// in one turn of the socket's lock. If written is less than len(out), sent was not
+// called and nothing was read: the rest is for Write, unless err says that it is of no
+// use. (An interrupted stream may still be written to.)
+func (s *Stream) Answer(out []byte, b *Buffer, sent, parked func()) (written, n int, err error) {
+	if s.raw == nil {
+		if written, err = s.Write(out); err != nil {
+			return written, 0, err
+		}
+		sent()
+		n, err = s.Read(b, parked)
+		return written, n, err
+	}
+	s.out, s.buf, s.sent, s.parked, s.phase = out, b, sent, parked, phaseAnswer
+	before := s.wrote
+	n, err = s.run()
+	s.out, s.sent = nil, nil
+	return int(s.wrote - before), n, err
+}
+
 func (s *Stream) run() (int, error) {
 	s.n, s.err = 0, nil
 	if err := s.raw.Read(s.step); err != nil {
@@ -228,17 +250,16 @@ func (s *Stream) run() (int, error) {
 // onReady is the callback of RawConn.Read: true ends the read, false waits
 // until the socket is readable.
 func (s *Stream) onReady(fd uintptr) bool {
-	if s.phase == phaseWrite {
-		var errno syscall.Errno
-		switch s.out, errno = sendAll(fd, s.out); errno {
-		case 0:
+	if s.phase <= phaseAnswer {
+		if !s.sendOut(fd) {
+			return true
+		}
+		if s.phase == phaseWrite {
 			s.phase = phaseWaited
 			return false
-		case syscall.EAGAIN: // n == 0, err == nil: Exchange goes on
-		default:
-			s.err = os.NewSyscallError("write", errno)
 		}
-		return true
+		s.phase = phaseFirst
+		s.sent()
 	}
 	s.buf.Take()
 	for {
@@ -266,6 +287,21 @@ func (s *Stream) onReady(fd uintptr) bool {
 			return true
 		}
 	}
+}
+
+// sendOut writes s.out; false means that the read cannot follow. If there is no error
+// then, the send buffer is full.
+func (s *Stream) sendOut(fd uintptr) bool {
+	all := len(s.out)
+	var errno syscall.Errno
+	s.out, errno = sendAll(fd, s.out)
+	if s.phase == phaseAnswer {
+		s.wrote += uint64(all - len(s.out))
+	}
+	if errno != 0 && errno != syscall.EAGAIN {
+		s.err = os.NewSyscallError("write", errno)
+	}
+	return errno == 0
 }
 
 // Probe looks at the socket without taking bytes from it. It may run while the

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -189,6 +190,75 @@ func TestExchange(t *testing.T) {
 	if _, err := c.Read(&b, nil); !errors.Is(err, io.EOF) {
 		t.Errorf("read at the end: %v", err)
 	}
+}
+
+// TestAnswer: what is written goes out before the wait for the next bytes, and what
+// could not be written is told.
+func TestAnswer(t *testing.T) {
+	far := func(t *testing.T, near *Stream, socket bool) net.Conn {
+		t.Helper()
+		if !socket {
+			a, b := net.Pipe()
+			t.Cleanup(func() { a.Close(); b.Close() })
+			near.Init(a)
+			return b
+		}
+		e, accept := pair(t, Limits{MaxIdle: 1, IdleTimeout: 1 << 40})
+		near.Init(dialOne(t, e).NetConn())
+		return accept()
+	}
+	for name, socket := range map[string]bool{"socket": true, "no socket": false} {
+		t.Run(name, func(t *testing.T) {
+			var s Stream
+			peer := far(t, &s, socket)
+			go func() {
+				var first [1]byte
+				if _, err := peer.Read(first[:]); err != nil || first[0] != 'a' {
+					t.Errorf("the peer reads %q, %v", first[:], err)
+				}
+				io.WriteString(peer, "next")
+			}()
+			var b Buffer
+			sent := 0
+			written, n, err := s.Answer([]byte("a"), &b, func() { sent++ }, nil)
+			if written != 1 || n == 0 || err != nil || sent != 1 || s.Written() != 1 {
+				t.Errorf("Answer = %d, %d, %v; sent called %d times, %d bytes written in all", written, n, err, sent, s.Written())
+			}
+		})
+	}
+	never := func() { t.Error("sent was called") }
+	t.Run("interrupted", func(t *testing.T) {
+		var s Stream
+		far(t, &s, true)
+		s.Interrupt()
+		var b Buffer
+		written, n, err := s.Answer([]byte("a"), &b, never, nil)
+		if written != 0 || n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("Answer = %d, %d, %v", written, n, err)
+		}
+		if n, err := s.Write([]byte("a")); n != 1 || err != nil {
+			t.Errorf("Write after it = %d, %v", n, err)
+		}
+	})
+	t.Run("nobody reads", func(t *testing.T) {
+		var s Stream
+		far(t, &s, true)
+		out := make([]byte, 64<<20)
+		var b Buffer
+		written, n, err := s.Answer(out, &b, never, nil)
+		if written == 0 || written == len(out) || n != 0 || err != nil || s.Written() != uint64(written) {
+			t.Errorf("Answer = %d, %d, %v; %d bytes written in all", written, n, err, s.Written())
+		}
+	})
+	t.Run("closed", func(t *testing.T) {
+		var s Stream
+		far(t, &s, true)
+		s.Close()
+		var b Buffer
+		if written, n, err := s.Answer([]byte("a"), &b, never, nil); written != 0 || n != 0 || !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Answer = %d, %d, %v", written, n, err)
+		}
+	})
 }
 
 func TestPick(t *testing.T) {

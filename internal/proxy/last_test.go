@@ -1,0 +1,65 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
+)
+
+// TestClientThatReadsLate asks one request after the other and reads nothing until the
+// proxy cannot write any more: the last of a response, which is written together with
+// the next read, has then to be written in parts.
+func TestClientThatReadsLate(t *testing.T) {
+	const most, size = 40000, 2 << 10
+	asked := make(chan struct{}, most)
+	origin := serveRaw(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		for {
+			if _, err := http.ReadRequest(r); err != nil {
+				return
+			}
+			asked <- struct{}{}
+			if _, err := fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size)); err != nil {
+				return
+			}
+		}
+	})
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, origin), nil)
+	c := h.dial(t)
+	requests, full := 0, false
+	for ; requests < most && !full; requests++ {
+		if _, err := io.WriteString(c, plainRequest); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-asked:
+		case <-time.NewTimer(500 * time.Millisecond).C: // on a slow machine it is pipelining from here on
+			full = true
+		}
+	}
+	if !full {
+		t.Fatalf("the proxy took %d requests, and all its responses found room", most)
+	}
+	r := bufio.NewReader(c)
+	for i := range requests {
+		res, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatalf("response %d of %d: %v", i+1, requests, err)
+		}
+		body, err := io.ReadAll(res.Body)
+		if err != nil || res.StatusCode != http.StatusOK || len(body) != size {
+			t.Fatalf("response %d of %d: %d, %d bytes, %v", i+1, requests, res.StatusCode, len(body), err)
+		}
+	}
+	last := h.lastEntry(t, 64)
+	if last.Code != http.StatusOK || last.Flags != 0 || last.BytesSent < size || last.BytesSent > size+200 {
+		t.Errorf("the last record is %+v", last)
+	}
+}
