@@ -93,6 +93,10 @@ fuzz-short: ## each fuzz target for FUZZTIME (20s)
 bench: build ## the speed of one proxy hop beside haproxy, nginx, Envoy and net/http
 	@bash test/bench/run.sh
 
+.PHONY: pgo
+pgo: prereqs ## the profile that vitrine-proxy is compiled with, anew from the loads of bench
+	@bash test/bench/run.sh -profile cmd/vitrine-proxy/default.pgo
+
 .PHONY: interop
 interop: build ## real Envoy, Prometheus and promtool against a running mesh (installs them)
 	@bash test/interop/peers.sh

@@ -25,6 +25,8 @@ type settings struct {
 	burst  time.Duration
 	json   string
 	idle   float64
+	// profile is the file for a CPU profile of our hop; then nothing is compared.
+	profile string
 }
 
 func main() {
@@ -41,9 +43,15 @@ func main() {
 	flag.DurationVar(&s.burst, "burst", 2*time.Second, "length of one burst of load")
 	flag.StringVar(&s.json, "json", "bin/bench.json", "file for the figures as JSON")
 	flag.Float64Var(&s.idle, "sidecar-mib", 0, "measured memory of an idle vitrine-proxy, to be reported with the rest; 0 is not measured")
+	flag.StringVar(&s.profile, "profile", "", "compare nothing, and write a CPU profile of our hop to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, s, os.Stdout, os.Stderr)
+	var err error
+	if s.profile != "" {
+		err = profile(ctx, s.bin, s.profile)
+	} else {
+		err = run(ctx, s, os.Stdout, os.Stderr)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

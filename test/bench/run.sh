@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs the peers, builds our side, and runs the interleaved comparison.
 # Usage: run.sh [flags of the driver], for example: run.sh -rounds 12 -json bin/bench.json
+# With -profile FILE first it compares nothing, and profiles our hop for the compiler.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,6 +30,11 @@ if [ ! -x "$dir/envoy" ]; then
   fi
 fi
 CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$dir/" ./test/bench/...
+# Our hop is compiled as vitrine-proxy is.
+CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -pgo cmd/vitrine-proxy/default.pgo -o "$dir/" ./test/bench/hop
+if [ "${1-}" = -profile ]; then
+  exec "$dir/bench" -bin "$dir" "$@"
+fi
 
 # The memory of a whole idle sidecar comes from the test that holds it to its bound.
 idle=0

@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"runtime/pprof"
 	"syscall"
 	"time"
 
@@ -30,15 +31,33 @@ import (
 func main() {
 	listen := flag.String("listen", "127.0.0.1:29080", "address to listen on")
 	origin := flag.String("origin", "127.0.0.1:29079", "address of the origin")
+	cpuprofile := flag.String("cpuprofile", "", "write a CPU profile of the whole run to this file")
 	flag.Parse()
 	debug.SetGCPercent(50) // as the sidecar sets it
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, *listen, *origin)
+	err := profiled(*cpuprofile, func() error { return run(ctx, *listen, *origin) })
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "hop:", err)
 		os.Exit(1)
 	}
+}
+
+// profiled calls run, and writes a CPU profile of that to path unless it is "".
+func profiled(path string, run func() error) error {
+	if path == "" {
+		return run()
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("profile: %w", err)
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return errors.Join(fmt.Errorf("profile: %w", err), f.Close())
+	}
+	err = run()
+	pprof.StopCPUProfile()
+	return errors.Join(err, f.Close())
 }
 
 // outbound hands each accepted connection over as if it had been redirected on

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// profiledFor is how long each kind of load lasts while the hop is profiled: of 100
+// samples a second a sixth falls outside the kernel.
+const profiledFor = 30 * time.Second
+
+// profile writes a CPU profile of our hop under the loads of the comparison to path,
+// for the compiler (go build -pgo).
+func profile(ctx context.Context, bin, path string) error {
+	dir, err := os.MkdirTemp("", "vitrine-bench-")
+	if err != nil {
+		return fmt.Errorf("make work directory: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	origin, err := startOrigin(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer origin.stop()
+	if path, err = filepath.Abs(path); err != nil {
+		return fmt.Errorf("path of the profile: %w", err)
+	}
+	program, err := os.ReadFile(filepath.Join(bin, "hop"))
+	if err != nil {
+		return fmt.Errorf("our hop: %w", err)
+	}
+	copied := filepath.Join(dir, "hop") // a profile names the file that ran
+	if err := os.WriteFile(copied, program, 0o700); err != nil {
+		return fmt.Errorf("our hop: %w", err)
+	}
+	const addr = "127.0.0.1:29080"
+	hop, err := start(ctx, dir, "vitrine", addr, proxyCore, copied, "-listen", addr, "-origin", originAddr, "-cpuprofile", path)
+	if err != nil {
+		return err
+	}
+	defer hop.stop() // it writes the profile
+	for _, conns := range []int{64, 16} {
+		if _, err := atMax(ctx, addr, conns, profiledFor); err != nil {
+			return err
+		}
+	}
+	return nil
+}
