@@ -116,6 +116,7 @@ func RunQuery(ctx context.Context, runDir string, q Query) (*QueryResult, error)
 	if err != nil {
 		return nil, err
 	}
+	metricstore.Arrange(q.Expr, r.Samples)
 	out := &QueryResult{Type: string(r.Type), Warnings: r.Warnings, At: q.At, Step: step}
 	for _, s := range r.Samples {
 		out.Series = append(out.Series, QuerySeries{Labels: s.Labels, Points: []QueryPoint{{s.Time, s.Value}}})

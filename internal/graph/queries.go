@@ -93,8 +93,8 @@ func (ts tallies) load(ctx context.Context, q Querier, o Options) error {
 // effectiveWindow is the time that the counts are about: the window, or from a
 // target's last scrape before it to its last one within if that is longer, as after
 // an outage of the control plane, since all that happened meanwhile is counted; or,
-// if nothing was scraped before, the time since the oldest process that is scraped
-// was started.
+// if nothing was scraped before, from the start of the oldest process that is scraped
+// to the last scrapes.
 func effectiveWindow(ctx context.Context, q Querier, o Options) (time.Duration, error) {
 	w := o.Window.Milliseconds()
 	span, err := q.Query(ctx, fmt.Sprintf(
@@ -108,12 +108,12 @@ func effectiveWindow(ctx context.Context, q Querier, o Options) (time.Duration, 
 		covered := time.Duration(span[0].Value * float64(time.Second))
 		return max(covered, o.Window).Round(time.Millisecond), nil
 	}
-	start, err := q.Query(ctx, "min(process_start_time_seconds)", o.At)
-	if err != nil || len(start) == 0 {
+	age, err := q.Query(ctx, "avg(timestamp(up)) - min(process_start_time_seconds)", o.At)
+	if err != nil || len(age) == 0 {
 		return o.Window, err
 	}
-	age := o.At.Sub(time.UnixMilli(int64(start[0].Value * 1000)))
-	return min(max(age, time.Second), o.Window), nil
+	covered := time.Duration(age[0].Value * float64(time.Second)).Round(time.Millisecond)
+	return min(max(covered, time.Second), o.Window), nil
 }
 
 func protocolOf(label string) Protocol {

@@ -81,8 +81,12 @@ func (g *Graph) WriteTable(w io.Writer) error {
 	edges.write(&b)
 	b.WriteByte('\n')
 	nodes.write(&b)
-	if math.Abs(g.EffectiveSeconds-g.WindowSeconds) >= 1 {
-		fmt.Fprintf(&b, "\nRates are over %s, not %s: the time that the counts are about.\n", seconds(math.Round(g.EffectiveSeconds)), seconds(g.WindowSeconds))
+	counted := seconds(math.Round(g.EffectiveSeconds))
+	switch excess := g.EffectiveSeconds - g.WindowSeconds; {
+	case excess <= -1:
+		fmt.Fprintf(&b, "\nRates are over the %s that have been counted so far.\n", counted)
+	case excess >= 1:
+		fmt.Fprintf(&b, "\nRates are over %s, not %s: nothing was scraped in between.\n", counted, seconds(g.WindowSeconds))
 	}
 	_, err := io.WriteString(w, b.String())
 	return wrap(err)
