@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/vitrine-mesh/vitrine/internal/intercept"
@@ -22,9 +23,10 @@ type Check struct {
 
 // Doctor tries everything that a mesh of this configuration needs: the
 // namespaces and rules of a case in a child process, ports, limits and
-// directories. Only the run directory and the addresses of cfg count.
+// directories. Only these and the addresses of cfg count; what cfg leaves out is as the
+// mesh of the run directory has it, or else the default.
 func Doctor(ctx context.Context, cfg Config) []Check {
-	cfg.setDefaults()
+	setDefault(&cfg.RunDir, DefaultRunDir())
 	var checks []Check
 	proxy, err := findProxy()
 	check := Check{Name: "vitrine-proxy", OK: err == nil, Detail: proxy}
@@ -37,21 +39,29 @@ func Doctor(ctx context.Context, cfg Config) []Check {
 			checks = append(checks, Check(c))
 		}
 	}
-	// A port is in use by us while the mesh runs; that is not a fault.
-	mesh, running := checkMesh(ctx, cfg.RunDir)
+	mesh, status := checkMesh(ctx, cfg.RunDir)
 	checks = append(checks, mesh)
+	ours := map[string]bool{}
+	if status != nil {
+		prometheus, control := strings.TrimPrefix(status.Prometheus, "http://"), strings.TrimPrefix(status.Control, "http://")
+		ours[prometheus], ours[control] = true, true
+		setDefault(&cfg.PrometheusAddr, prometheus)
+		setDefault(&cfg.ControlAddr, control)
+	}
+	setDefault(&cfg.DataDir, readState(cfg.RunDir).DataDir)
+	cfg.setDefaults()
 	for _, p := range []struct{ name, addr, flag string }{
 		{"Prometheus API", cfg.PrometheusAddr, "--prometheus-addr"},
 		{"control-plane metrics", cfg.ControlAddr, "--control-addr"},
 	} {
-		checks = append(checks, checkPort(ctx, p.name, p.addr, p.flag, running))
+		checks = append(checks, checkPort(ctx, p.name, p.addr, p.flag, ours[p.addr]))
 	}
 	return append(checks, checkDir("run directory", cfg.RunDir, "--run-dir"), checkDir("data directory", cfg.DataDir, "--data-dir"))
 }
 
 // checkMesh tells of a mesh in runDir, whether there is one or not: not to answer is a
-// fault of one that has left programs running.
-func checkMesh(ctx context.Context, runDir string) (c Check, running bool) {
+// fault of one that has left programs running. running is nil if none answers.
+func checkMesh(ctx context.Context, runDir string) (c Check, running *Status) {
 	c = Check{Name: "mesh", OK: true}
 	s, err := NewClient(runDir).Status(ctx)
 	n := len(livePods(runDir))
@@ -67,17 +77,22 @@ func checkMesh(ctx context.Context, runDir string) (c Check, running bool) {
 	default:
 		c.OK, c.Detail, c.Remedy = false, err.Error(), "look at what holds "+runDir+", or choose another directory with --run-dir"
 	}
-	return c, err == nil
+	if err != nil {
+		return c, nil
+	}
+	return c, &s
 }
 
-func checkPort(ctx context.Context, name, addr, flag string, running bool) Check {
+// checkPort tries to listen on addr; while the mesh runs its own ports are in use, which
+// is not a fault.
+func checkPort(ctx context.Context, name, addr, flag string, ours bool) Check {
 	c := Check{Name: name + " " + addr}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:
 		ln.Close()
 		c.OK, c.Detail = true, "free"
-	case running && errors.Is(err, syscall.EADDRINUSE):
+	case ours && errors.Is(err, syscall.EADDRINUSE):
 		c.OK, c.Detail = true, "in use, a mesh is running"
 	default:
 		c.Detail = err.Error()
