@@ -60,6 +60,9 @@ func (l *loader) syntaxError(f *file, doc document, err error) {
 	if strings.Contains(text, "tab") || strings.Contains(text, "cannot start any token") {
 		remedy = "indent with spaces, and quote values that begin with a special character"
 	}
+	if bytes.Contains(doc.data, []byte("{{")) {
+		remedy = "this looks like a template; give what it makes, as of helm template"
+	}
 	l.diags = append(l.diags, Diagnostic{File: f.name, Line: line, Problem: "is not YAML: " + text, Remedy: remedy})
 }
 
