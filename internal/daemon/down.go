@@ -30,7 +30,7 @@ func Down(ctx context.Context, runDir string, progress io.Writer) (int, error) {
 	if !errors.Is(err, ErrNotRunning) {
 		return 0, err
 	}
-	return stopOrphans(ctx, runDir, err)
+	return stopOrphans(ctx, runDir)
 }
 
 // waitUnlocked waits until the control plane of runDir, which has answered
@@ -66,8 +66,8 @@ func waitUnlocked(ctx context.Context, runDir string, progress io.Writer) error 
 const endTimeout = 30 * time.Second
 
 // stopOrphans takes over what a killed control plane left running, only to end
-// it. notRunning is returned if there is nothing.
-func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, error) {
+// it. ErrNotRunning is returned if there is nothing.
+func stopOrphans(ctx context.Context, runDir string) (int, error) {
 	if runDir == "" {
 		runDir = DefaultRunDir()
 	}
@@ -81,7 +81,7 @@ func stopOrphans(ctx context.Context, runDir string, notRunning error) (int, err
 	case err != nil:
 		return 0, fmt.Errorf("look for running pods: %w", err)
 	case len(left) == 0:
-		return 0, notRunning
+		return 0, fmt.Errorf("%w in %s, so there is nothing to stop: --run-dir names a mesh elsewhere", ErrNotRunning, cfg.RunDir)
 	}
 	lock, err := lockRunDir(cfg.RunDir)
 	if err != nil {
