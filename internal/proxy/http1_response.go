@@ -111,6 +111,7 @@ func (h *http1Conn) oneHead(up *upstream.Conn, pump *bodyPump) (int, error) {
 		if err := h.await(up, pump); err != nil {
 			return 0, err
 		}
+		h.watch.since.Store(telemetry.Now())
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 )
 
 // TestOriginThatCloses: a program that closes after each response, and does not say
@@ -80,4 +81,42 @@ func closeHeard(ctx context.Context, c *net.TCPConn) error {
 		}
 	}
 	return fmt.Errorf("the end of %s is not heard", c.RemoteAddr())
+}
+
+// TestReusedAfterInterim: the idle time of a connection to a server begins with the end
+// of the response, however long before that an interim one came.
+func TestReusedAfterInterim(t *testing.T) {
+	hinted, begun := make(chan struct{}), make(chan int64, 1)
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, func(c *net.TCPConn) {
+		r := bufio.NewReader(c)
+		if _, err := http.ReadRequest(r); err != nil {
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 103 Early Hints\r\n\r\n")
+		select {
+		case <-hinted:
+		case <-t.Context().Done():
+			return
+		}
+		begun <- telemetry.Now()
+		io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		r.ReadByte()
+	})), nil)
+	c := h.dial(t)
+	in := bufio.NewReader(c)
+	io.WriteString(c, plainRequest)
+	for _, want := range []string{"HTTP/1.1 103 Early Hints\r\n", "\r\n", "HTTP/1.1 200 OK\r\n"} {
+		if got, err := in.ReadString('\n'); got != want {
+			t.Fatalf("read %q, %v; want %q", got, err, want)
+		}
+		if want == "\r\n" {
+			close(hinted)
+		}
+	}
+	e := h.p.snap.Load().clusters["outbound|80||web.default.svc.cluster.local"].Members[0].Endpoint
+	until(t, "the connection is kept", func() bool { return e.Counts().IdleConnections == 1 })
+	// The last moment at which it is not idle for too long if it is since the response.
+	if kept := e.Reap(await(t, begun) + int64(h.p.o.PeerIdleTimeout) - 1); kept != 1 {
+		t.Error("the connection was closed as idle before its time")
+	}
 }
