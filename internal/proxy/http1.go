@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"io"
 	"os"
 	"syscall"
 
@@ -149,7 +148,7 @@ func (h *http1Conn) readHead() (int, error) {
 			if errors.Is(err, errClientGone) {
 				return 0, nil
 			}
-			h.settle(errors.Is(err, io.EOF) && h.refused())
+			h.settle(h.refused()) // also of a client that the reaper found gone
 			if verdict(h.watch.verdict.Load()) == verdictSlow && h.in.Len() > 0 {
 				return 0, errHeadTimeout
 			}

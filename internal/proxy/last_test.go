@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
+	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 )
 
 // TestClientThatReadsLate asks one request after the other and reads nothing until the
@@ -61,5 +62,30 @@ func TestClientThatReadsLate(t *testing.T) {
 	last := h.lastEntry(t, min(requests, 64))
 	if last.Code != http.StatusOK || last.Flags != 0 || last.BytesSent < size || last.BytesSent > size+200 {
 		t.Errorf("the last record is %+v", last)
+	}
+}
+
+// TestClientLeavesAtTheLast: what the reaper finds when the response is there already
+// does not change the record: a client that was gone before got nothing.
+func TestClientLeavesAtTheLast(t *testing.T) {
+	o := newHeld()
+	h := startHop(t, webConfig(mesh.ProtocolHTTP, 0, serveRaw(t, o.serve)), nil)
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	await(t, o.asked)
+	served := h.p.connections(mesh.Outbound)[0]
+	c.Close()
+	// The reaper after its first step: it has not told who waits for the response. If the
+	// real one overtakes the response, that is the end of the request, and the record the same.
+	served.watch.verdict.Store(uint32(verdictGone))
+	served.down.Interrupt()
+	select {
+	case o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok":
+	case <-o.ended:
+	case <-time.NewTimer(patience).C:
+		t.Fatal("the request neither got its response nor was given up")
+	}
+	if e := h.lastEntry(t, 1); e.Code != 0 || e.Flags != telemetry.FlagDC {
+		t.Errorf("recorded as %d %s, want 0 DC", e.Code, e.Flags)
 	}
 }
