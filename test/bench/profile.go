@@ -25,9 +25,6 @@ func profile(ctx context.Context, bin, path string) error {
 		return err
 	}
 	defer origin.stop()
-	if path, err = filepath.Abs(path); err != nil {
-		return fmt.Errorf("path of the profile: %w", err)
-	}
 	program, err := os.ReadFile(filepath.Join(bin, "hop"))
 	if err != nil {
 		return fmt.Errorf("our hop: %w", err)
@@ -37,15 +34,24 @@ func profile(ctx context.Context, bin, path string) error {
 		return fmt.Errorf("our hop: %w", err)
 	}
 	const addr = "127.0.0.1:29080"
-	hop, err := start(ctx, dir, "vitrine", addr, proxyCore, copied, "-listen", addr, "-origin", originAddr, "-cpuprofile", path)
+	profiled := filepath.Join(dir, "cpu.pprof")
+	hop, err := start(ctx, dir, "vitrine", addr, proxyCore, copied, "-listen", addr, "-origin", originAddr, "-cpuprofile", profiled)
 	if err != nil {
 		return err
 	}
-	defer hop.stop() // it writes the profile
 	for _, conns := range []int{64, 16} {
-		if _, err := atMax(ctx, addr, conns, profiledFor); err != nil {
-			return err
+		if _, err = atMax(ctx, addr, conns, profiledFor); err != nil {
+			break
 		}
 	}
-	return nil
+	hop.stop() // it writes the profile
+	if err != nil {
+		return err
+	}
+	// A broken profile breaks every build, and with an empty one it has no effect.
+	data, err := os.ReadFile(profiled)
+	if err != nil || len(data) == 0 || !hop.cmd.ProcessState.Success() {
+		return fmt.Errorf("our hop wrote no profile (%s): %w", hop.cmd.ProcessState, err)
+	}
+	return os.WriteFile(path, data, 0o644)
 }
