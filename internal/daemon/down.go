@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -42,16 +40,7 @@ func waitUnlocked(ctx context.Context, runDir string, progress io.Writer) error 
 	defer tick.Stop()
 	long := time.NewTimer(time.Second)
 	defer long.Stop()
-	for {
-		lock, err := os.Open(filepath.Join(runDir, lockFile))
-		if err != nil {
-			return nil // without a lock nobody holds it
-		}
-		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-		lock.Close()
-		if err == nil {
-			return nil
-		}
+	for runDirOwned(runDir) {
 		select {
 		case <-tick.C:
 		case <-long.C:
@@ -60,6 +49,7 @@ func waitUnlocked(ctx context.Context, runDir string, progress io.Writer) error 
 			return fmt.Errorf("the programs are stopped, but the control plane in %s does not end: %w", runDir, ctx.Err())
 		}
 	}
+	return nil
 }
 
 // endTimeout is how long a control plane may take to close its stores.

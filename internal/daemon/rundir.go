@@ -3,12 +3,15 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Names below the run directory.
@@ -82,15 +85,22 @@ func lockRunDir(dir string) (*runLock, error) {
 }
 
 // runDirOwned reports whether a control plane lives in dir, be it that it does not
-// answer yet. It only looks: trying the lock could keep it from one that starts.
+// answer yet. It asks the kernel who has the lock and does not try it, which could keep
+// it from one that starts. The number in the file proves nothing: the process may be
+// dead and not yet waited for, and its number another's.
 func runDirOwned(dir string) bool {
-	text, err := os.ReadFile(filepath.Join(dir, lockFile))
+	file, err := os.Open(filepath.Join(dir, lockFile))
 	if err != nil {
 		return false
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	return err == nil && pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	defer file.Close()
+	lock := wholeFile()
+	return unix.FcntlFlock(file.Fd(), unix.F_OFD_GETLK, &lock) == nil && lock.Type != unix.F_UNLCK
 }
+
+// wholeFile is a write lock of a whole file, which belongs to an open file description
+// (fcntl(2), F_OFD_SETLK): the kernel drops it with the last descriptor.
+func wholeFile() unix.Flock_t { return unix.Flock_t{Type: unix.F_WRLCK, Whence: io.SeekStart} }
 
 // CommandLine is how to type a subcommand for the mesh of runDir, in backquotes; "" is
 // the user's own.
@@ -103,8 +113,9 @@ func CommandLine(runDir, command string) string {
 
 // takeLock locks the file and writes our process number into it.
 func takeLock(dir string, file *os.File) error {
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
+	lock := wholeFile()
+	if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			pid, _ := os.ReadFile(file.Name())
 			return fmt.Errorf("%w in %s (pid %s): stop it with %s, or use another --run-dir",
 				ErrRunning, dir, strings.TrimSpace(string(pid)), CommandLine(dir, "down"))
