@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -231,6 +232,45 @@ func metricsOf(t *testing.T, p *Plane) string {
 		t.Fatal(answer.Body)
 	}
 	return answer.Body.String()
+}
+
+// TestProgramsServeTheirOwnPorts: what `vitrine run` adds to a service is behind the
+// ports that it was given, and not behind others of the service.
+func TestProgramsServeTheirOwnPorts(t *testing.T) {
+	program := func(suffix string, ports ...mesh.WorkloadPort) mesh.Workload {
+		w := workload("shop", "web", suffix, true, ports...)
+		w.OwnerKind = mesh.KindProgram
+		return w
+	}
+	port := func(n uint16) mesh.ServicePort {
+		return mesh.ServicePort{Name: fmt.Sprintf("http-%d", n), Port: n, TargetPort: n, Protocol: mesh.ProtocolHTTP}
+	}
+	p := newPlane(t, "")
+	fill(p, []mesh.Service{service("shop", "web", port(8080), port(8081))}, []mesh.Workload{
+		workload("shop", "web", "file", true), // in Kubernetes a declared port is only information
+		program("a", mesh.WorkloadPort{Port: 8080}),
+		program("b", mesh.WorkloadPort{Port: 8081}),
+		program("client"),
+	})
+	cfg, err := View(snapshot(p), "shop/web-client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, e := range cfg.Endpoints {
+		var names []string
+		for _, ep := range e.Endpoints {
+			names = append(names, ep.Workload)
+		}
+		got[e.Cluster] = strings.Join(names, " ")
+	}
+	want := map[string]string{
+		"outbound|8080||web.shop.svc.cluster.local": "shop/web-a shop/web-file",
+		"outbound|8081||web.shop.svc.cluster.local": "shop/web-b shop/web-file",
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("endpoints %v, want %v", got, want)
+	}
 }
 
 func TestMetricNames(t *testing.T) {

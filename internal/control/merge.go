@@ -135,13 +135,15 @@ func (p *Plane) address(w *mesh.Workload) error {
 
 // mergeWorkloads lists the workloads sorted by key. A service may target a
 // port that the workload does not declare (in Kubernetes containerPort is only
-// information); such ports are added, so that they have a wire port.
+// information); such ports are added, so that they have a wire port. The ports of a
+// program of `vitrine run` are those that it was given: it has the labels of a service
+// by being named as one, and serves no port of that which is not its own.
 func (p *Plane) mergeWorkloads(services []mesh.Service) []mesh.Workload {
 	var out []mesh.Workload
 	for _, key := range slices.Sorted(maps.Keys(p.workloads)) {
 		w := p.workloads[key]
-		if added := p.undeclared(&w, services); len(added) > 0 {
-			w.Ports = slices.Concat(w.Ports, added)
+		if w.OwnerKind != mesh.KindProgram {
+			w.Ports = slices.Concat(w.Ports, p.undeclared(&w, services))
 		}
 		out = append(out, w)
 	}
