@@ -27,7 +27,10 @@ func (m *Mesh) controlHandler() http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.Status(), nil) })
 	mux.HandleFunc("GET /v1/pods", func(w http.ResponseWriter, _ *http.Request) { reply(w, m.podsWithPIDs(), nil) })
 	mux.HandleFunc("GET /v1/logs", m.serveLogs)
-	mux.HandleFunc("POST /v1/restart", action(m.local.Restart))
+	mux.HandleFunc("POST /v1/restart", action(func(ctx context.Context, targets []string) ([]string, error) {
+		pods, err := m.local.Restart(ctx, targets)
+		return pods, m.whereNamed(err)
+	}))
 	mux.HandleFunc("POST /v1/remove", action(func(ctx context.Context, targets []string) (struct{}, error) {
 		return struct{}{}, m.remove(ctx, targets)
 	}))

@@ -3,6 +3,7 @@ package daemon
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -27,14 +28,14 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		// Without this, a name that is misspelt would be waited for.
 		for _, target := range o.Targets {
 			if !m.there(target) {
-				reply(w, nil, fmt.Errorf("nothing is called %q: see %s", target, CommandLine(m.cfg.RunDir, "ps")))
+				reply(w, nil, m.whereNamed(fmt.Errorf("%w %q", local.ErrNothingCalled, target)))
 				return
 			}
 		}
 	}
 	sources, err := m.local.LogCount(o)
 	if err != nil {
-		reply(w, nil, err)
+		reply(w, nil, m.whereNamed(err))
 		return
 	}
 	prefix := len(o.Targets) != 1 || sources > 1
@@ -73,8 +74,16 @@ func (m *Mesh) serveLogs(w http.ResponseWriter, r *http.Request) {
 		return nil
 	})
 	if err != nil && !wrote {
-		reply(w, nil, err)
+		reply(w, nil, m.whereNamed(err))
 	}
+}
+
+// whereNamed adds to the error of a wrong name where the right ones stand.
+func (m *Mesh) whereNamed(err error) error {
+	if errors.Is(err, local.ErrNothingCalled) {
+		return fmt.Errorf("%w: see %s", err, CommandLine(m.cfg.RunDir, "ps"))
+	}
+	return err
 }
 
 // there reports whether a target names a pod that is there.

@@ -276,8 +276,11 @@ func logsIn(dir string) (containers []string, err error) {
 	return containers, err
 }
 
+// ErrNothingCalled says that a name fits no pod.
+var ErrNothingCalled = errors.New("nothing is called")
+
 func nothingCalled(targets ...string) error {
-	return fmt.Errorf("nothing is called %q: see `vitrine ps`", strings.Join(targets, ", "))
+	return fmt.Errorf("%w %q", ErrNothingCalled, strings.Join(targets, ", "))
 }
 
 // present reports whether a target names a pod that is there. s.mu is held.

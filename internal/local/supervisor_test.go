@@ -101,7 +101,7 @@ func TestLogsOfOnePod(t *testing.T) {
 		err := w.sup.Logs(t.Context(), local.LogOptions{Targets: []string{"kv-0", "kv-1"}, Tail: -1}, func(string, string, []byte) error {
 			return errors.New("lines, though one of the names is wrong")
 		})
-		if want := "nothing is called \"kv-1\": see `vitrine ps`"; err == nil || err.Error() != want {
+		if want := "nothing is called \"kv-1\""; err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 		w.apply(t)

@@ -47,7 +47,14 @@ func askGRPC(ctx context.Context, c Case, p *mesh.GRPCProbe) error {
 	if status == "" {
 		status = resp.Header.Get("Grpc-Status") // an answer without messages has only headers
 	}
-	if resp.StatusCode != http.StatusOK || status != "0" {
+	switch {
+	case status == "":
+		return fmt.Errorf("grpc probe of port %d: HTTP status %d without a gRPC status: this is not a gRPC server", p.Port, resp.StatusCode)
+	case status == grpcUnimplemented:
+		return fmt.Errorf("grpc probe of port %d: the server does not implement grpc.health.v1.Health: add that, or use tcpSocket", p.Port)
+	case status == grpcNotFound:
+		return fmt.Errorf("grpc probe of port %d: the server does not know the health of service %q", p.Port, p.Service)
+	case resp.StatusCode != http.StatusOK || status != "0":
 		return fmt.Errorf("grpc probe of port %d: HTTP status %d, gRPC status %q", p.Port, resp.StatusCode, status)
 	}
 	serving, err := healthResponse(body)
@@ -59,6 +66,12 @@ func askGRPC(ctx context.Context, c Case, p *mesh.GRPCProbe) error {
 	}
 	return nil
 }
+
+// gRPC's status codes by which a server says what it lacks (grpc, statuscodes.md).
+const (
+	grpcNotFound      = "5"
+	grpcUnimplemented = "12"
+)
 
 // healthServing is HealthCheckResponse.ServingStatus SERVING.
 const healthServing = 1
