@@ -175,7 +175,7 @@ func waitSettled(ctx context.Context, client *Client, ended <-chan error, will l
 			case s.Settled && len(s.FailedJobs) > 0:
 				var lines []string
 				for _, job := range s.FailedJobs {
-					lines = append(lines, job.String()+" failed")
+					lines = append(lines, job.String()+" failed: its backoffLimit is used up")
 				}
 				return s, s.goesOn(strings.Join(lines, "\n"))
 			case s.Settled:

@@ -267,7 +267,7 @@ func (m *Mesh) welcome(s *Status) {
 	var out bytes.Buffer // written at once: who waits for the first line finds all
 	fmt.Fprintf(&out, "the mesh is up after %.1f s: %s, %s\n", time.Since(m.started).Seconds(), Count(s.Workloads, "workload"), Count(s.Services, "service"))
 	for _, job := range s.FailedJobs {
-		fmt.Fprintf(&out, "  %s failed\n", job)
+		fmt.Fprintf(&out, "  %s failed: its backoffLimit is used up\n", job)
 	}
 	for _, line := range s.Published {
 		fmt.Fprintf(&out, "  %s  %s\n", line.URL, line.Service)

@@ -154,6 +154,7 @@ func (s *Supervisor) observe(ctx context.Context, p *keptPod, client *pod.Client
 			delay = 5 * time.Millisecond
 			was := p.ready()
 			p.status = *st
+			p.keepExits()
 			if p.ready() != was {
 				s.changed(p)
 			}

@@ -76,6 +76,23 @@ func TestEndAfterAdoption(t *testing.T) {
 	}
 }
 
+// TestGivenUpKeepsExits: what is told of a pod that was given up is how its program
+// ended before, not that it was made to end.
+func TestGivenUpKeepsExits(t *testing.T) {
+	_, p := keptForTest(t)
+	exited := func(code int) []pod.ContainerStatus {
+		return []pod.ContainerStatus{{Name: "web", LastExit: &pod.LastExit{Code: code}}, {Name: "side"}}
+	}
+	p.status.Containers = exited(9)
+	p.giveUp()
+	p.status.Containers[1].LastExit = &pod.LastExit{Code: 143}
+	p.giveUp() // every look at the Job says so
+	p.setAbandoned(&pod.Status{Containers: exited(143)})
+	if got := p.status.Containers; got[0].LastExit.Code != 9 || got[1].LastExit != nil || p.status.Reason != pod.ReasonBackoffLimit {
+		t.Errorf("it is told as %+v", p.status)
+	}
+}
+
 // TestGivenUpInBackOff: a pod of a Job that has failed stays as a record of it, also
 // if its proxy was about to be started again.
 func TestGivenUpInBackOff(t *testing.T) {

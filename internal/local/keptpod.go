@@ -32,9 +32,10 @@ type keptPod struct {
 	// Guarded by Supervisor.mu once the pod is in its map.
 	handover bool // see pod.Runtime.Stop
 	status   pod.Status
-	pid      int            // of the running process; 0 for none
-	crashes  int            // of the process
-	runs     map[string]int // see pod.Bootstrap.Runs; replaced, never changed
+	pid      int                      // of the running process; 0 for none
+	crashes  int                      // of the process
+	runs     map[string]int           // see pod.Bootstrap.Runs; replaced, never changed
+	exits    map[string]*pod.LastExit // by container, when giveUp was called
 	ended    bool
 	finished time.Time
 }
@@ -71,9 +72,15 @@ func (p *keptPod) stop(handover bool) {
 	p.once.stop.Do(func() { p.handover = handover; close(p.stopping) })
 }
 
-// giveUp ends the pod of a Job that has failed, and leaves its record.
+// giveUp ends the pod of a Job that has failed, and leaves its record: with how its
+// programs ended before, since how they end now is of our doing. Supervisor.mu is held.
 func (p *keptPod) giveUp() {
-	p.abandoned.Store(true)
+	if !p.abandoned.Swap(true) {
+		p.exits = map[string]*pod.LastExit{}
+		for i := range p.status.Containers {
+			p.exits[p.status.Containers[i].Name] = p.status.Containers[i].LastExit
+		}
+	}
 	p.stop(true)
 }
 
@@ -114,8 +121,22 @@ func (p *keptPod) setEnded(final *pod.Status) {
 // setAbandoned keeps what is known of a pod that giveUp has ended as that of one
 // that failed.
 func (p *keptPod) setAbandoned(last *pod.Status) {
-	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: its pods failed, or their programs were restarted, more often than backoffLimit ("+
-		strconv.Itoa(p.boot.Set.BackoffLimit)+") allows")
+	p.setUndone(last, pod.ReasonBackoffLimit, "the Job has failed: with failed pods and restarts of programs it has reached its backoffLimit ("+
+		strconv.Itoa(p.boot.Set.BackoffLimit)+")")
+	p.keepExits()
+}
+
+// keepExits tells of a pod that was given up how its programs ended before that.
+func (p *keptPod) keepExits() {
+	if len(p.exits) == 0 {
+		return
+	}
+	p.status.Containers = slices.Clone(p.status.Containers)
+	for i := range p.status.Containers {
+		if c := &p.status.Containers[i]; p.exits[c.Name] != nil {
+			c.LastExit = p.exits[c.Name]
+		}
+	}
 }
 
 // setInterrupted keeps what is known of a Job's pod that somebody else has ended.
