@@ -194,11 +194,6 @@ func (c *cli) doctorCommand() *cobra.Command {
 		Use: "doctor", Short: "Try everything that Vitrine needs of this machine", Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.RunDir = c.runDir
-			for name, address := range map[string]*string{"prometheus-addr": &cfg.PrometheusAddr, "control-addr": &cfg.ControlAddr} {
-				if !cmd.Flags().Changed(name) {
-					*address = "" // the default is what a running mesh has
-				}
-			}
 			checks := daemon.Doctor(cmd.Context(), cfg)
 			failed := 0
 			for _, check := range checks {

@@ -21,8 +21,8 @@ import (
 // addressFlags say where a mesh is on the machine.
 func addressFlags(flags *pflag.FlagSet, cfg *daemon.Config) {
 	flags.StringVar(&cfg.DataDir, "data-dir", "", "directory of metrics, logs and addresses (default "+daemon.DefaultDataDir()+")")
-	flags.StringVar(&cfg.PrometheusAddr, "prometheus-addr", "127.0.0.1:9090", "where the Prometheus API listens")
-	flags.StringVar(&cfg.ControlAddr, "control-addr", "127.0.0.1:15014", "where the control plane's own metrics listen")
+	flags.StringVar(&cfg.PrometheusAddr, "prometheus-addr", "", "where the Prometheus API listens (default "+daemon.DefaultPrometheusAddr+")")
+	flags.StringVar(&cfg.ControlAddr, "control-addr", "", "where the control plane's own metrics listen (default "+daemon.DefaultControlAddr+")")
 }
 
 // meshFlags are the flags of every command that may start a control plane.

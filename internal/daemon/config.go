@@ -30,9 +30,9 @@ type Config struct {
 	DataDir string
 	// ProxyBinary is the vitrine-proxy to start. Default: beside this executable, then PATH.
 	ProxyBinary string
-	// PrometheusAddr serves /api/v1. Default 127.0.0.1:9090. "" after Normalize is never.
+	// PrometheusAddr serves /api/v1. Default DefaultPrometheusAddr. "" after Normalize is never.
 	PrometheusAddr string
-	// ControlAddr serves the control plane's own metrics. Default 127.0.0.1:15014.
+	// ControlAddr serves the control plane's own metrics. Default DefaultControlAddr.
 	ControlAddr string
 
 	ScrapeInterval time.Duration // default 5 s
@@ -60,6 +60,12 @@ func DefaultRunDir() string {
 	return filepath.Join(os.TempDir(), "vitrine-"+strconv.Itoa(os.Geteuid()))
 }
 
+// Where a mesh listens unless it is told otherwise; a second mesh needs others.
+const (
+	DefaultPrometheusAddr = "127.0.0.1:9090"
+	DefaultControlAddr    = "127.0.0.1:15014"
+)
+
 // DefaultDataDir is where the current user's mesh keeps its data.
 func DefaultDataDir() string {
 	if os.Geteuid() == 0 {
@@ -83,8 +89,8 @@ func (e *ConfigError) Error() string { return errors.Join(e.Reasons...).Error() 
 func (c *Config) setDefaults() {
 	setDefault(&c.RunDir, DefaultRunDir())
 	setDefault(&c.DataDir, DefaultDataDir())
-	setDefault(&c.PrometheusAddr, "127.0.0.1:9090")
-	setDefault(&c.ControlAddr, "127.0.0.1:15014")
+	setDefault(&c.PrometheusAddr, DefaultPrometheusAddr)
+	setDefault(&c.ControlAddr, DefaultControlAddr)
 	setDefault(&c.Version, "dev")
 	setDefault(&c.ScrapeInterval, 5*time.Second)
 	setDefault(&c.RetentionTime, 15*24*time.Hour)

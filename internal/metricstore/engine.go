@@ -69,9 +69,17 @@ func (q querySlots) Close() error { return nil }
 // stringLiteral is the value of an expression of type string. PromQL has nothing
 // else of that type than a literal.
 func stringLiteral(expr string) (text string, ok bool) {
+	if x, is := outermost(expr).(*parser.StringLiteral); is {
+		return x.Val, true
+	}
+	return "", false
+}
+
+// outermost is what an expression is, brackets apart; nil if it is none.
+func outermost(expr string) parser.Expr {
 	e, err := newParser().ParseExpr(expr)
 	if err != nil {
-		return "", false
+		return nil
 	}
 	for {
 		switch x := e.(type) {
@@ -79,10 +87,8 @@ func stringLiteral(expr string) (text string, ok bool) {
 			e = x.Expr
 		case *parser.StepInvariantExpr:
 			e = x.Expr
-		case *parser.StringLiteral:
-			return x.Val, true
 		default:
-			return "", false
+			return e
 		}
 	}
 }

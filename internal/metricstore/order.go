@@ -32,22 +32,13 @@ func Arrange(expr string, vector []Sample) {
 // ordered reports whether expr says in what order the series of its vector are. What
 // only another server understands is taken to say so.
 func ordered(expr string) bool {
-	e, err := newParser().ParseExpr(expr)
-	if err != nil {
+	switch x := outermost(expr).(type) {
+	case nil:
 		return true
+	case *parser.Call:
+		return strings.HasPrefix(x.Func.Name, "sort")
+	case *parser.AggregateExpr:
+		return x.Op == parser.TOPK || x.Op == parser.BOTTOMK
 	}
-	for {
-		switch x := e.(type) {
-		case *parser.ParenExpr:
-			e = x.Expr
-		case *parser.StepInvariantExpr:
-			e = x.Expr
-		case *parser.Call:
-			return strings.HasPrefix(x.Func.Name, "sort")
-		case *parser.AggregateExpr:
-			return x.Op == parser.TOPK || x.Op == parser.BOTTOMK
-		default:
-			return false
-		}
-	}
+	return false
 }

@@ -314,17 +314,13 @@ func (h *http1Conn) writeRequestHead() {
 // appendRequestID writes a random UUID (RFC 9562, version 4).
 func appendRequestID(dst []byte) []byte {
 	var id [16]byte
-	var digits [32]byte
 	binary.BigEndian.PutUint64(id[:8], random()&^0xf000|0x4000)
 	binary.BigEndian.PutUint64(id[8:], random()&^(3<<62)|2<<62)
-	hex.Encode(digits[:], id[:])
-	from := len(dst)
-	dst = append(dst, "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx"...)
-	uuid := dst[from:]
-	copy(uuid, digits[:8])
-	copy(uuid[9:], digits[8:12])
-	copy(uuid[14:], digits[12:16])
-	copy(uuid[19:], digits[16:20])
-	copy(uuid[24:], digits[20:])
-	return dst
+	dst = hex.AppendEncode(dst, id[:4])
+	for from := 4; from < 10; from += 2 {
+		dst = append(dst, '-')
+		dst = hex.AppendEncode(dst, id[from:from+2])
+	}
+	dst = append(dst, '-')
+	return hex.AppendEncode(dst, id[10:])
 }

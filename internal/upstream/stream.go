@@ -225,10 +225,11 @@ func (s *Stream) Answer(out []byte, b *Buffer, sent, parked func()) (written, n 
 		return written, n, err
 	}
 	s.out, s.buf, s.sent, s.parked, s.phase = out, b, sent, parked, phaseAnswer
-	before := s.wrote
 	n, err = s.run()
+	written = len(out) - len(s.out)
+	s.wrote += uint64(written)
 	s.out, s.sent = nil, nil
-	return int(s.wrote - before), n, err
+	return written, n, err
 }
 
 func (s *Stream) run() (int, error) {
@@ -292,12 +293,8 @@ func (s *Stream) onReady(fd uintptr) bool {
 // sendOut writes s.out; false means that the read cannot follow. If there is no error
 // then, the send buffer is full.
 func (s *Stream) sendOut(fd uintptr) bool {
-	all := len(s.out)
 	var errno syscall.Errno
 	s.out, errno = sendAll(fd, s.out)
-	if s.phase == phaseAnswer {
-		s.wrote += uint64(all - len(s.out))
-	}
 	if errno != 0 && errno != syscall.EAGAIN {
 		s.err = os.NewSyscallError("write", errno)
 	}

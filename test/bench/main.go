@@ -46,12 +46,12 @@ func main() {
 	flag.StringVar(&s.profile, "profile", "", "compare nothing, and write a CPU profile of our hop to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	var err error
-	if s.profile != "" {
-		err = profile(ctx, s.bin, s.profile)
-	} else {
-		err = run(ctx, s, os.Stdout, os.Stderr)
-	}
+	err := withOrigin(ctx, func(dir string) error {
+		if s.profile != "" {
+			return profile(ctx, dir, s.bin, s.profile)
+		}
+		return compare(ctx, dir, s, os.Stdout, os.Stderr)
+	})
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -59,7 +59,8 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, s settings, out, progress io.Writer) error {
+// withOrigin calls do with a work directory while the origin serves.
+func withOrigin(ctx context.Context, do func(dir string) error) error {
 	dir, err := os.MkdirTemp("", "vitrine-bench-")
 	if err != nil {
 		return fmt.Errorf("make work directory: %w", err)
@@ -70,6 +71,11 @@ func run(ctx context.Context, s settings, out, progress io.Writer) error {
 		return err
 	}
 	defer origin.stop()
+	return do(dir)
+}
+
+// compare measures every proxy.
+func compare(ctx context.Context, dir string, s settings, out, progress io.Writer) error {
 	proxies, err := startProxies(ctx, s.bin, dir)
 	if err != nil {
 		return err

@@ -14,17 +14,7 @@ const profiledFor = 30 * time.Second
 
 // profile writes a CPU profile of our hop under the loads of the comparison to path,
 // for the compiler (go build -pgo).
-func profile(ctx context.Context, bin, path string) error {
-	dir, err := os.MkdirTemp("", "vitrine-bench-")
-	if err != nil {
-		return fmt.Errorf("make work directory: %w", err)
-	}
-	defer os.RemoveAll(dir)
-	origin, err := startOrigin(ctx, dir)
-	if err != nil {
-		return err
-	}
-	defer origin.stop()
+func profile(ctx context.Context, dir, bin, path string) error {
 	program, err := os.ReadFile(filepath.Join(bin, "hop"))
 	if err != nil {
 		return fmt.Errorf("our hop: %w", err)
