@@ -7,7 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 TOOLS := $(CURDIR)/.tools
 PKGS := ./...
-LOG := $(or $(TMPDIR),/tmp)/vitrine-test-$(shell id -u).log
+LOG := $(CURDIR)/bin/test.log
 export CGO_ENABLED := 0
 # The demo's load reads a DURATION of its own from the environment.
 unexport DURATION
@@ -38,7 +38,7 @@ demo: build ## run the demo shop until Ctrl-C (DURATION=60s ends by itself)
 # One package at a time: the end-to-end packages start whole meshes and load. Never from the
 # cache, which does not know that tests build and run programs of ours.
 define run_tests
-@go test -p 1 -count=1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
+@mkdir -p $(dir $(LOG)); go test -p 1 -count=1 -v -timeout 25m $(PKGS) > $(LOG) 2>&1 && code=0 || code=$$?; \
 grep -E '^(ok|FAIL|panic:|--- FAIL|[[:space:]]+--- FAIL)' $(LOG) || true; \
 if [ $$code -ne 0 ]; then echo "----- failing output (whole log: $(LOG))"; awk '/^=== RUN/{buf=""} {buf=buf $$0 "\n"} /^[[:space:]]*--- FAIL/{printf "%s", buf; buf=""} /^(FAIL|panic:)/{print}' $(LOG) | tail -n 200; exit $$code; fi; \
 if grep -E '^[[:space:]]*--- SKIP' $(LOG); then echo "a test was skipped: it would read as passed, so this run failed"; exit 1; fi; \
