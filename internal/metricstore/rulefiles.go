@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 
 	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/rulefmt"
@@ -26,5 +27,6 @@ func CheckRules(pattern string) error {
 		_, wrong := rulefmt.ParseFile(path, false, model.UTF8Validation, newParser(), slog.New(slog.DiscardHandler))
 		errs = append(errs, wrong...)
 	}
-	return errors.Join(errs...)
+	// YAML that cannot be parsed is told twice: it is decoded for its values, then for its lines.
+	return errors.Join(slices.CompactFunc(errs, func(a, b error) bool { return a.Error() == b.Error() })...)
 }
