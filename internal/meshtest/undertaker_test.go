@@ -24,7 +24,8 @@ func TestMain(m *testing.M) {
 // doomed is a test process with an undertaker, two processes of its own, one of
 // which left the session, and no end.
 func doomed(root string) int {
-	if _, err := startUndertaker(root); err != nil {
+	undertaker, err := startUndertaker(root)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -39,7 +40,9 @@ func doomed(root string) int {
 		}
 	}
 	fmt.Println("ready") //nolint:forbidigo // told to the test
-	select {}
+	// With nobody to refer to its pipe the collector would close that, as if we had ended.
+	_ = undertaker.cmd.Wait()
+	return 1
 }
 
 // TestNothingOutlivesAKilledTest: SIGKILL leaves neither processes nor files.
