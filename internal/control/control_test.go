@@ -107,7 +107,11 @@ func render(cfg *mesh.NodeConfig) string {
 		}
 	}
 	for _, c := range cfg.Clusters {
-		fmt.Fprintf(&b, "cluster %s type=%d service=%s port=%d timeout=%v\n", c.Name, c.Type, c.Service.Host, c.Port, c.ConnectTimeout)
+		fmt.Fprintf(&b, "cluster %s type=%d service=%s port=%d timeout=%v", c.Name, c.Type, c.Service.Host, c.Port, c.ConnectTimeout)
+		for _, also := range c.Also {
+			fmt.Fprintf(&b, " also=%s", also.Host)
+		}
+		b.WriteByte('\n')
 	}
 	for _, e := range cfg.Endpoints {
 		fmt.Fprintf(&b, "endpoints %s", e.Cluster)
@@ -270,6 +274,43 @@ func TestProgramsServeTheirOwnPorts(t *testing.T) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("endpoints %v, want %v", got, want)
+	}
+}
+
+// TestServicesOfOnePort: of several services that lead to one port of a program, its
+// proxy knows all, and first the one that stands for them: one with virtual addresses,
+// of the least name. A published address is that of its own service alone.
+func TestServicesOfOnePort(t *testing.T) {
+	p := newPlane(t, "")
+	http := mesh.ServicePort{Name: "http", Port: 80, TargetPort: 8080, Protocol: mesh.ProtocolHTTP}
+	again, published := http, http
+	again.Name, again.Port = "again", 8080
+	published.Publish = []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:8081")}
+	all := service("shop", "all", http)
+	all.Headless = true
+	services := []mesh.Service{all, service("shop", "web-canary", published, again), service("shop", "web", http), service("other", "aaa", http)}
+	for i := range services {
+		services[i].Selector = map[string]string{"app": "web"}
+	}
+	fill(p, services, []mesh.Workload{workload("shop", "web", "1", true, mesh.WorkloadPort{Name: "http", Port: 8080})})
+	cfg, err := View(snapshot(p), "shop/web-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(render(cfg)) {
+		if strings.HasPrefix(line, "cluster inbound") || strings.HasPrefix(line, "listener 127.77.") || strings.HasPrefix(line, "listener published") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	want := []string{
+		`listener 127.77.0.2_15100 127.77.0.2:15100 dir=1 bind=true publish=false http routes="" cluster="inbound|8080||"`,
+		`listener published_127.0.0.1_8081 127.0.0.1:8081 dir=1 bind=true publish=true http routes="" cluster="inbound|8080||web-canary.shop.svc.cluster.local"`,
+		`cluster inbound|8080|| type=1 service=web.shop.svc.cluster.local port=8080 timeout=10s also=web-canary.shop.svc.cluster.local also=all.shop.svc.cluster.local`,
+		`cluster inbound|8080||web-canary.shop.svc.cluster.local type=1 service=web-canary.shop.svc.cluster.local port=8080 timeout=10s`,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -40,6 +41,14 @@ func routeConfigs(s *mesh.Snapshot, namespace string) []mesh.RouteConfig {
 type portOf struct {
 	svc *mesh.Service
 	sp  *mesh.ServicePort
+}
+
+// headless is 1 for the port of a headless service, otherwise 0.
+func (p portOf) headless() int {
+	if p.svc.Headless {
+		return 1
+	}
+	return 0
 }
 
 // portRoutes tells the HTTP-declared services of one port apart by host name.
@@ -141,7 +150,7 @@ func inbound(s *mesh.Snapshot, w *mesh.Workload) (listeners []mesh.Listener, clu
 		}
 		protocol := port.Protocol
 		if at := served[port.Port]; len(at) > 0 {
-			cluster.Service = at[0].svc.ServiceRef
+			cluster.Service, cluster.Also = at[0].svc.ServiceRef, others(at)
 			if at[0].sp.Protocol != mesh.ProtocolAuto {
 				protocol = at[0].sp.Protocol
 			}
@@ -152,14 +161,39 @@ func inbound(s *mesh.Snapshot, w *mesh.Workload) (listeners []mesh.Listener, clu
 			Address: address, Bind: true, Protocol: protocol, Cluster: cluster.Name,
 		})
 		for _, at := range served[port.Port] {
-			listeners = append(listeners, published(at.sp, protocol, cluster.Name)...)
+			// Who calls a published address calls its service, whatever name he uses.
+			its := cluster
+			its.Service, its.Also = at.svc.ServiceRef, nil
+			if len(cluster.Also) > 0 {
+				its.Name += at.svc.Host
+			}
+			opened := published(at.sp, protocol, its.Name)
+			listeners = append(listeners, opened...)
+			if len(opened) > 0 && its.Name != cluster.Name {
+				clusters = append(clusters, its)
+			}
 		}
 	}
+	clusters = slices.CompactFunc(clusters, func(a, b mesh.Cluster) bool { return a.Name == b.Name })
 	slices.SortFunc(listeners, func(a, b mesh.Listener) int { return strings.Compare(a.Name, b.Name) })
 	return slices.CompactFunc(listeners, func(a, b mesh.Listener) bool { return a.Name == b.Name }), clusters
 }
 
-// targets finds the service ports that lead to each port of w, by host.
+// others are the services of all but the first, each once.
+func others(at []portOf) []mesh.ServiceRef {
+	var out []mesh.ServiceRef
+	for _, p := range at[1:] {
+		if p.svc.ServiceRef != at[0].svc.ServiceRef && !slices.Contains(out, p.svc.ServiceRef) {
+			out = append(out, p.svc.ServiceRef)
+		}
+	}
+	return out
+}
+
+// targets finds the service ports that lead to each port of w. The first are those
+// of services with virtual addresses, and of these that of the least name: the one
+// that stands for all where nothing tells which was called. (Istio: the oldest, or
+// else that of the least name.)
 func targets(s *mesh.Snapshot, w *mesh.Workload) map[uint16][]portOf {
 	out := map[uint16][]portOf{}
 	for i := range s.Services {
@@ -173,6 +207,11 @@ func targets(s *mesh.Snapshot, w *mesh.Workload) map[uint16][]portOf {
 				out[port] = append(out[port], portOf{svc: svc, sp: sp})
 			}
 		}
+	}
+	for _, at := range out {
+		slices.SortStableFunc(at, func(a, b portOf) int {
+			return cmp.Or(a.headless()-b.headless(), strings.Compare(a.svc.Name, b.svc.Name))
+		})
 	}
 	return out
 }

@@ -101,10 +101,13 @@ const (
 // Names follow Istio: outbound|80||web-app.default.svc.cluster.local and
 // inbound|8080||.
 type Cluster struct {
-	Name           string
-	Type           ClusterType
-	Service        ServiceRef // becomes the destination_service* labels; zero for passthrough
-	Port           uint16     // service port (EDS) or program port (ClusterLocal)
+	Name    string
+	Type    ClusterType
+	Service ServiceRef // becomes the destination_service* labels; zero for passthrough
+	// Also are further services that lead to the same port of a workload. A request
+	// that names one of them as its authority is counted as one to it.
+	Also           []ServiceRef
+	Port           uint16 // service port (EDS) or program port (ClusterLocal)
 	ConnectTimeout time.Duration
 }
 

@@ -236,8 +236,9 @@ func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 	if !ok {
 		cl.Type = mesh.ClusterBlackHole
 	}
-	cl.Service = c.snap.serviceOf(wire)
-	if cl.Service.IsZero() {
+	if services := c.snap.servicesAt(c.local.Addr().Unmap(), wire); len(services) > 0 {
+		cl.Service, cl.Also = services[0], services[1:]
+	} else {
 		cl.serviceName = mesh.PassthroughCluster
 	}
 	t := target{protocol: mesh.ProtocolAuto, cluster: cl, direct: w}
@@ -273,6 +274,9 @@ func (c *conn) choose(cl *cluster, authority []byte) destination {
 	case mesh.ClusterLocal:
 		d.endpoint = c.meet(cl)
 		d.edge = c.edgeIn
+		if len(cl.Also) > 0 {
+			d.edge = c.ownEdge(cl, authority)
+		}
 		return d
 	case mesh.ClusterOriginalDst:
 		d.endpoint = c.meet(cl)
@@ -372,12 +376,16 @@ func (p *Proxy) dialProgram(source netip.Addr, port uint16) upstream.DialFunc {
 // metEdge is the series of a destination without a member list. The last one is
 // kept: a connection hardly ever names two hosts.
 func (c *conn) metEdge(cl *cluster, authority []byte) *telemetry.Edge {
-	if c.lastEdge != nil && (!cl.Service.IsZero() || bytes.Equal(c.lastHost, authority)) {
+	if c.lastEdge != nil && (!cl.Service.IsZero() && len(cl.Also) == 0 || bytes.Equal(c.lastHost, authority)) {
 		return c.lastEdge
+	}
+	service := cl.Service
+	if c.target.direct != nil {
+		service = c.called(cl, authority, c.target.direct.Name, c.p.o.Self.Namespace)
 	}
 	c.lastHost = append(c.lastHost[:0], authority...)
 	c.lastEdge = c.p.o.Recorder.Edge(telemetry.EdgeKey{
-		Direction: mesh.Outbound, Peer: c.target.direct, Service: cl.Service, ServiceName: cl.serviceName,
+		Direction: mesh.Outbound, Peer: c.target.direct, Service: service, ServiceName: cl.serviceName,
 		HostFallback: string(bytes.ToLower(authority)),
 	})
 	return c.lastEdge

@@ -73,6 +73,12 @@ func webConfig(protocol mesh.Protocol, timeout time.Duration, endpoints ...strin
 // 240.240.0.1:80.
 func startHop(tb testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
 	tb.Helper()
+	return startHopTo(tb, cfg, netip.MustParseAddrPort("240.240.0.1:80"), change)
+}
+
+// startHopTo is startHop for connections to dst.
+func startHopTo(tb testing.TB, cfg *mesh.NodeConfig, dst netip.AddrPort, change func(*Options)) *hop {
+	tb.Helper()
 	rec, err := telemetry.New(telemetry.Options{Self: cfg.Workloads[0], AccessLog: telemetry.AccessLogOptions{Size: 64}})
 	if err != nil {
 		tb.Fatal(err)
@@ -97,7 +103,7 @@ func startHop(tb testing.TB, cfg *mesh.NodeConfig, change func(*Options)) *hop {
 	wg.Go(func() { p.Run(ctx) })
 	wg.Go(func() { rec.Run(ctx) })
 	wg.Go(func() {
-		p.ServeOutbound(ctx, loopListener{ln, netip.MustParseAddrPort("240.240.0.1:80")})
+		p.ServeOutbound(ctx, loopListener{ln, dst})
 	})
 	tb.Cleanup(func() {
 		cancel()

@@ -202,23 +202,36 @@ func (p *Proxy) edge(cl *cluster, i int, authority []byte) *telemetry.Edge {
 	return e
 }
 
-// serviceOf finds the service that exactly one cluster gives to a wire address;
-// zero if there are none or several.
-func (s *snapshot) serviceOf(addr netip.AddrPort) mesh.ServiceRef {
-	var found mesh.ServiceRef
+// servicesAt finds the services that a call to a workload's own address is for, wire
+// being its wire address: the headless ones, since their names resolve to it; without
+// any, the only service that leads there. The first one counts where nothing tells
+// which of several was called.
+func (s *snapshot) servicesAt(address netip.Addr, wire netip.AddrPort) []mesh.ServiceRef {
+	var headless, all []mesh.ServiceRef
 	for i := range s.config.Endpoints {
 		ce := &s.config.Endpoints[i]
-		if !slices.ContainsFunc(ce.Endpoints, func(e mesh.Endpoint) bool { return e.Address == addr }) {
-			continue
-		}
 		c := s.clusters[ce.Cluster]
-		if c == nil || c.Service.IsZero() || c.Service == found {
+		if c == nil || c.Service.IsZero() || slices.Contains(all, c.Service) ||
+			!slices.ContainsFunc(ce.Endpoints, func(e mesh.Endpoint) bool { return e.Address == wire }) {
 			continue
 		}
-		if !found.IsZero() {
-			return mesh.ServiceRef{}
+		all = append(all, c.Service)
+		if s.resolves(c.Service.Host, address) {
+			headless = append(headless, c.Service)
 		}
-		found = c.Service
 	}
-	return found
+	if len(headless) == 0 && len(all) == 1 {
+		return all
+	}
+	return headless
+}
+
+// resolves reports whether a name has an address.
+func (s *snapshot) resolves(host string, address netip.Addr) bool {
+	for i := range s.config.Names {
+		if n := &s.config.Names[i]; n.Host == host {
+			return slices.Contains(n.Addresses, address)
+		}
+	}
+	return false
 }

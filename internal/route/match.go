@@ -79,6 +79,18 @@ func (c *Config) find(authority []byte) *virtualHost {
 	return c.any
 }
 
+// Host is the host that an authority names, as virtual hosts are told apart by: in
+// lower case, without port and final dot. That of an authority too long for a name is
+// "".
+func Host(authority []byte) string {
+	if len(authority) > maxDomain {
+		return ""
+	}
+	var buf [maxDomain]byte
+	_, host := foldHost(&buf, authority)
+	return string(host)
+}
+
 // foldHost writes authority into buf in lower case and without the final dot of
 // its host. full has the port, host has not.
 func foldHost(buf *[maxDomain]byte, authority []byte) (full, host []byte) {

@@ -196,8 +196,17 @@ func decodeClusterMetadata(m *envoy.Cluster, c *mesh.Cluster) error {
 	if v == nil || v.List == nil || len(v.List.Values) == 0 {
 		return nil
 	}
-	if s := v.List.Values[0].Struct; s != nil {
-		c.Service = mesh.ServiceRef{Host: s.Fields[metaHost].Text(), Name: s.Fields[metaName].Text(), Namespace: s.Fields[metaNS].Text()}
+	var refs []mesh.ServiceRef
+	for _, value := range v.List.Values {
+		if s := value.Struct; s != nil {
+			refs = append(refs, mesh.ServiceRef{Host: s.Fields[metaHost].Text(), Name: s.Fields[metaName].Text(), Namespace: s.Fields[metaNS].Text()})
+		}
+	}
+	if len(refs) > 0 {
+		c.Service = refs[0]
+	}
+	if len(refs) > 1 {
+		c.Also = refs[1:]
 	}
 	return nil
 }

@@ -185,18 +185,24 @@ func clusterMetadata(c *mesh.Cluster) *envoy.Metadata {
 		fields[metaPort] = envoy.NumberValue(float64(c.Port))
 	}
 	if !c.Service.IsZero() {
-		fields[metaServices] = &envoy.Value{List: &envoy.ListValue{Values: []*envoy.Value{{
-			Struct: &envoy.Struct{Fields: map[string]*envoy.Value{
-				metaHost: envoy.StringValue(c.Service.Host),
-				metaName: envoy.StringValue(c.Service.Name),
-				metaNS:   envoy.StringValue(c.Service.Namespace),
-			}},
-		}}}}
+		list := &envoy.ListValue{Values: []*envoy.Value{serviceValue(c.Service)}}
+		for _, ref := range c.Also {
+			list.Values = append(list.Values, serviceValue(ref))
+		}
+		fields[metaServices] = &envoy.Value{List: list}
 	}
 	if len(fields) == 0 {
 		return nil
 	}
 	return &envoy.Metadata{FilterMetadata: map[string]*envoy.Struct{istioMetadata: {Fields: fields}}}
+}
+
+func serviceValue(ref mesh.ServiceRef) *envoy.Value {
+	return &envoy.Value{Struct: &envoy.Struct{Fields: map[string]*envoy.Value{
+		metaHost: envoy.StringValue(ref.Host),
+		metaName: envoy.StringValue(ref.Name),
+		metaNS:   envoy.StringValue(ref.Namespace),
+	}}}
 }
 
 // describe is Istio's short description of the workload behind an endpoint:

@@ -47,7 +47,7 @@ func NewEncoder() *Encoder {
 	return &Encoder{
 		clusters: shelf[mesh.Cluster]{
 			kind: CDS, name: func(c *mesh.Cluster) string { return c.Name },
-			same: func(a, b *mesh.Cluster) bool { return *a == *b }, encode: encodeCluster,
+			same: func(a, b *mesh.Cluster) bool { return reflect.DeepEqual(a, b) }, encode: encodeCluster,
 		},
 		endpoints: shelf[describedEndpoints]{
 			kind: EDS, name: func(e *describedEndpoints) string { return e.Cluster },

@@ -102,6 +102,9 @@ func (g generator) config() *mesh.NodeConfig {
 		if c.Type == mesh.ClusterLocal {
 			c.Port |= 1
 		}
+		for !c.Service.IsZero() && g.IntN(3) == 0 {
+			c.Also = append(c.Also, mesh.ServiceRef{Host: g.text(), Name: g.text(), Namespace: g.text()})
+		}
 		cfg.Clusters = append(cfg.Clusters, c)
 	}
 	keys := []string{"", "unknown/pod"}

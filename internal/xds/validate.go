@@ -91,6 +91,8 @@ func validCluster(c *mesh.Cluster) error {
 		return fmt.Errorf("connect timeout %v is negative", c.ConnectTimeout)
 	case c.Type == mesh.ClusterLocal && c.Port == 0:
 		return errors.New("port of the program is missing")
+	case c.Service.IsZero() && len(c.Also) > 0:
+		return errors.New("further services without a first one")
 	}
 	return nil
 }
