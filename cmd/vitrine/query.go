@@ -25,6 +25,9 @@ func (c *cli) queryCommand() *cobra.Command {
 			if q.Range < 0 || q.Step < 0 {
 				return usageError{command: "query", err: errors.New("--range and --step are lengths of time: want them positive (--at says when the range ends)")}
 			}
+			if q.Step > 0 && q.Range == 0 {
+				return usageError{command: "query", err: errors.New("--step is for a range: add --range, as in --range 1h")}
+			}
 			var err error
 			if q.At, err = parseTime(at, time.Now()); err != nil {
 				return usageError{command: "query", err: fmt.Errorf("--at: %w", err)}

@@ -40,8 +40,7 @@ func StartDetached(ctx context.Context, cfg Config, logLevel string, stdin []byt
 	case errors.As(err, &stopped):
 		return Status{}, err
 	case err == nil:
-		return Status{}, fmt.Errorf("%w in %s (pid %d): stop it with %s, or use another --run-dir",
-			ErrRunning, cfg.RunDir, running.PID, CommandLine(cfg.RunDir, "down"))
+		return Status{}, runningError(cfg.RunDir, strconv.Itoa(running.PID))
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return Status{}, fmt.Errorf("make data directory: %w (choose another with --data-dir)", err)

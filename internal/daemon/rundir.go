@@ -111,14 +111,18 @@ func CommandLine(runDir, command string) string {
 	return "`vitrine --run-dir " + runDir + " " + command + "`"
 }
 
+func runningError(dir, pid string) error {
+	return fmt.Errorf("%w in %s (pid %s): stop it with %s, or use another --run-dir (one that was started with --watch applies edits of its files by itself)",
+		ErrRunning, dir, pid, CommandLine(dir, "down"))
+}
+
 // takeLock locks the file and writes our process number into it.
 func takeLock(dir string, file *os.File) error {
 	lock := wholeFile()
 	if err := unix.FcntlFlock(file.Fd(), unix.F_OFD_SETLK, &lock); err != nil {
 		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) {
 			pid, _ := os.ReadFile(file.Name())
-			return fmt.Errorf("%w in %s (pid %s): stop it with %s, or use another --run-dir",
-				ErrRunning, dir, strings.TrimSpace(string(pid)), CommandLine(dir, "down"))
+			return runningError(dir, strings.TrimSpace(string(pid)))
 		}
 		return fmt.Errorf("lock %s: %w", file.Name(), err)
 	}

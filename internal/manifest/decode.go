@@ -60,6 +60,10 @@ func (l *loader) syntaxError(f *file, doc document, err error) {
 	if strings.Contains(text, "tab") || strings.Contains(text, "cannot start any token") {
 		remedy = "indent with spaces, and quote values that begin with a special character"
 	}
+	if strings.HasPrefix(text, "did not find expected ',' or") {
+		line++ // the parser counts from 0 here
+		remedy = "correct what stands between the brackets that begin in this line; values with ?, : or # in them need quotes"
+	}
 	if bytes.Contains(doc.data, []byte("{{")) {
 		remedy = "this looks like a template; give what it makes, as of helm template"
 	}
