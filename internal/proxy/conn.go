@@ -232,14 +232,11 @@ func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 	cl := &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{
 		Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst, ConnectTimeout: c.p.o.ConnectTimeout, Port: port,
 	}}}
-	wire, ok := w.WirePortOf(port)
-	if !ok {
-		cl.Type = mesh.ClusterBlackHole
-	}
-	if services := c.snap.servicesAt(c.local.Addr().Unmap(), wire); len(services) > 0 {
-		cl.Service, cl.Also = services[0], services[1:]
-	} else {
-		cl.serviceName = mesh.PassthroughCluster
+	cl.serviceName = mesh.PassthroughCluster
+	if wire, ok := w.WirePortOf(port); !ok {
+		cl.Type, cl.serviceName = mesh.ClusterBlackHole, mesh.BlackHoleCluster
+	} else if services := c.snap.servicesAt(c.local.Addr().Unmap(), wire); len(services) > 0 {
+		cl.Service, cl.Also, cl.serviceName = services[0], services[1:], ""
 	}
 	t := target{protocol: mesh.ProtocolAuto, cluster: cl, direct: w}
 	for i := range w.Ports {
