@@ -26,8 +26,11 @@ const (
 	h2MaxHeaderBytes      = 60 << 10
 	h2ConnWindow          = 1 << 20
 	h2StreamWindow        = 64 << 10
-	h2MaxFrame            = 16 << 10
-	h2HeaderTable         = 4 << 10
+	// h2EndpointWindow is enough for all streams of a connection to an endpoint, which
+	// are of many clients: those who do not read must not hold up the others.
+	h2EndpointWindow = h2MaxStreams * h2StreamWindow
+	h2MaxFrame       = 16 << 10
+	h2HeaderTable    = 4 << 10
 	// h2MaxWaiting is more than the library queues: four times its streams.
 	h2MaxWaiting = 8 * h2MaxStreams
 )

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"time"
 
@@ -17,18 +16,6 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 	"github.com/vitrine-mesh/vitrine/internal/upstream"
 )
-
-// interim passes a 1xx response on. It runs while the stream's goroutine waits.
-func (x *h2stream) interim(code int, header textproto.MIMEHeader) error {
-	if code == http.StatusContinue { // the library answers Expect itself
-		return nil
-	}
-	h := x.w.Header()
-	maps.Copy(h, http.Header(header))
-	x.w.WriteHeader(code)
-	clear(h)
-	return nil
-}
 
 // respond passes the response on.
 func (x *h2stream) respond(ctx context.Context, res *http.Response) (reset bool) {
@@ -47,10 +34,16 @@ func (x *h2stream) respond(ctx context.Context, res *http.Response) (reset bool)
 	}
 	// With nothing to come, what ends the stream goes into the same frame as the
 	// head: to gRPC that is the difference between an answer and an error.
-	empty := res.ContentLength == 0 || x.r.Method == http.MethodHead
-	if reset, done := x.copyBody(ctx, res.Body, !empty); done {
+	empty, body := res.ContentLength == 0 || x.r.Method == http.MethodHead, res.Body
+	if res.StatusCode == http.StatusNotModified { // its Content-Length is of what it does not send
+		empty, body = true, http.NoBody
+	}
+	if reset, done := x.copyBody(ctx, body, !empty); done {
 		return reset
 	}
+	// One that was announced and never came must not be announced: the library would
+	// leave the stream open for it.
+	maps.DeleteFunc(res.Trailer, func(_ string, v []string) bool { return len(v) == 0 })
 	for k, v := range res.Trailer {
 		h[http.TrailerPrefix+k] = v
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"sync"
 	"time"
@@ -58,6 +59,7 @@ type h2stream struct {
 	received uint64      // bytes of the request
 	asked    grpcScanner // messages of the request
 
+	interims h2interims
 	answered grpcScanner   // messages of the response
 	sent     bool          // the response head has gone to the client
 	code     http2.ErrCode // with which the stream is reset, if it is
@@ -176,6 +178,7 @@ func (x *h2stream) exchange(ctx context.Context) (reset bool) {
 	}
 	start := telemetry.Now()
 	res, err := x.send(ctx, out)
+	x.interims.settle()
 	if err != nil {
 		return x.broke(ctx, err)
 	}
@@ -234,7 +237,7 @@ func (x *h2stream) request(ctx context.Context) (*http.Request, error) {
 	}
 	ctx = context.WithValue(ctx, h2callKey{}, &h2call{dest: &x.routed.destination})
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		Got1xxResponse: x.interim,
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error { return x.interims.pass(x.w, code, http.Header(h)) },
 		GotConn:        func(got httptrace.GotConnInfo) { x.rec.UpstreamLocal = upstream.LocalAddr(got.Conn) },
 	})
 	out := (&http.Request{

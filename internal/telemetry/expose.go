@@ -61,6 +61,9 @@ type edgeView struct {
 
 func (r *Recorder) snapshot() []edgeView {
 	r.mu.Lock()
+	if r.evictedUntil > 0 {
+		r.evictedUntil = max(r.evictedUntil, time.Now().UnixMilli())
+	}
 	views := make([]edgeView, 0, len(r.edges))
 	for _, e := range r.edges {
 		if e.empty() {

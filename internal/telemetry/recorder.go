@@ -27,10 +27,14 @@ type Recorder struct {
 	live liveSet
 	self selfMetrics
 
-	mu           sync.Mutex
-	edges        map[string]*Edge // by id
-	hosts        map[string]int   // values of HostFallback in use, with the number of edges
-	evictedUntil int64            // Unix milliseconds of the last eviction
+	mu    sync.Mutex
+	edges map[string]*Edge // by id
+	hosts map[string]int   // values of HostFallback in use, with the number of edges
+	// evictedUntil is when evicted series were last shown to be gone, in Unix
+	// milliseconds: the last exposition, or the eviction if there was none since; 0
+	// before any. A scraper ends series at the first exposition without them, and
+	// takes no zero sample from before.
+	evictedUntil int64
 }
 
 // New checks o and makes a Recorder.
