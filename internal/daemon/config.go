@@ -147,8 +147,9 @@ func (c *Config) checkMetrics() []error {
 	if c.RetentionBytes < 1<<20 && c.RetentionBytes != -1 {
 		errs = append(errs, fmt.Errorf("--retention-bytes %d: want at least %d, or -1 for no bound", c.RetentionBytes, 1<<20))
 	}
-	if c.EvictAfter > 0 && c.EvictAfter < minEvict {
-		errs = append(errs, fmt.Errorf("--evict-after %s: want at least %s, or a negative duration for never", c.EvictAfter, minEvict))
+	// A series must be scraped before it is forgotten.
+	if least := max(minEvict, 2*c.ScrapeInterval); c.EvictAfter > 0 && c.EvictAfter < least {
+		errs = append(errs, fmt.Errorf("--evict-after %s: want at least %s, or a negative duration for never", c.EvictAfter, least))
 	}
 	for _, s := range c.RemoteWrite {
 		if u, err := url.Parse(s); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {

@@ -131,8 +131,8 @@ func (m *Mesh) targets(s *mesh.Snapshot) []metricstore.Target {
 // with their names made valid, namespace and pod.
 func proxyTarget(w *mesh.Workload) metricstore.Target {
 	labels := make(map[string]string, len(w.Labels)+3)
-	for k, v := range w.Labels {
-		labels[labelName(k)] = v
+	for _, k := range slices.Sorted(maps.Keys(w.Labels)) { // of two that become one name, always the same counts
+		labels[labelName(k)] = w.Labels[k]
 	}
 	maps.Copy(labels, map[string]string{"namespace": w.Namespace, "pod": w.Name, "node": "localhost"})
 	return metricstore.Target{

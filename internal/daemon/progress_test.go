@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"reflect"
@@ -183,6 +184,25 @@ func TestCheckPublished(t *testing.T) {
 	both := []mesh.Service{service("web", taken), service("api", taken)}
 	if err := checkPublished(ctx, both, map[netip.AddrPort]bool{taken: true}); err == nil || !strings.Contains(err.Error(), "services web.shop and api.shop both want") {
 		t.Error(err)
+	}
+}
+
+// TestSeriesAreScrapedBeforeTheyAreForgotten bounds one by the other.
+func TestSeriesAreScrapedBeforeTheyAreForgotten(t *testing.T) {
+	for _, tt := range []struct {
+		scrape, evict time.Duration
+		want          string
+	}{
+		{time.Minute, 2 * time.Minute, ""},
+		{time.Minute, -1, ""},
+		{time.Minute, 10 * time.Second, "--evict-after 10s: want at least 2m0s, or a negative duration for never"},
+		{time.Second, 9 * time.Second, "--evict-after 9s: want at least 10s, or a negative duration for never"},
+	} {
+		c := Config{RunDir: "/tmp/x", DataDir: t.TempDir(), ScrapeInterval: tt.scrape, EvictAfter: tt.evict}
+		got := fmt.Sprint(c.Normalize()) // which misses a vitrine-proxy in any case
+		if !strings.Contains(got, tt.want) || strings.Contains(got, "--evict-after") != (tt.want != "") {
+			t.Errorf("%+v: %s", tt, got)
+		}
 	}
 }
 

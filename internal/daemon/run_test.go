@@ -94,6 +94,17 @@ func TestPublishedAddressesAreReserved(t *testing.T) {
 	}
 }
 
+// TestLabelsThatBecomeOne: of labels whose names become the same, a target always has
+// the same one's value: another would make another target of it.
+func TestLabelsThatBecomeOne(t *testing.T) {
+	for range 100 {
+		w := mesh.Workload{Labels: map[string]string{"example.com/tier": "slash", "example.com-tier": "dash", "example.com.tier": "dot"}}
+		if got := proxyTarget(&w).Labels["example_com_tier"]; got != "slash" {
+			t.Fatal(got)
+		}
+	}
+}
+
 func TestLabelName(t *testing.T) {
 	if got := labelName("service.istio.io/canonical-name"); got != "service_istio_io_canonical_name" {
 		t.Error(got)

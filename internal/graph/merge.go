@@ -98,9 +98,9 @@ func (ts tallies) merge() map[edgeKey]*tally {
 					put(h, service, t)
 				}
 			}
-		case len(s.source) > 0 && !sameServices(s.source, s.destination):
-			// The workload belongs to several services, of which its own proxy
-			// names one; the source knows which it called.
+		case !covers(s.destination, s.source):
+			// The workload belongs to several services, and its own proxy could not
+			// tell which was called; the source knows.
 			for service, t := range s.source {
 				put(h, service, t)
 			}
@@ -158,12 +158,10 @@ func arrived(hops map[hop]*sides, h hop, service string) bool {
 	return false
 }
 
-func sameServices(a, b map[string]*tally) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for service := range a {
-		if b[service] == nil {
+// covers reports whether a has all services of b.
+func covers(a, b map[string]*tally) bool {
+	for service := range b {
+		if a[service] == nil {
 			return false
 		}
 	}
