@@ -64,7 +64,7 @@ func portRoutes(port uint16, services []portOf, namespace string) mesh.RouteConf
 	for i, s := range services {
 		rc.VirtualHosts = append(rc.VirtualHosts, mesh.VirtualHost{
 			Name:    autoRoute(s.svc, s.sp),
-			Domains: addDomains(full[i], taken, port, shortNames(s.svc, namespace)),
+			Domains: addDomains(full[i], taken, port, s.svc.ShortNames(namespace)),
 			Routes:  routeTo(s.svc, s.sp),
 		})
 	}
@@ -84,21 +84,6 @@ func addDomains(domains []string, taken map[string]bool, port uint16, names []st
 		}
 	}
 	return domains
-}
-
-// shortNames are the names by which a proxy of the given namespace may call a
-// service, apart from its full one: name.ns.svc, name.ns and, in its own
-// namespace, the name alone.
-func shortNames(svc *mesh.Service, namespace string) []string {
-	qualified := svc.Name + "." + svc.Namespace
-	if !strings.HasPrefix(svc.Host, qualified+".svc.") {
-		return nil
-	}
-	names := []string{qualified + ".svc", qualified}
-	if svc.Namespace == namespace {
-		names = append(names, svc.Name)
-	}
-	return names
 }
 
 // vipHosts are the virtual IPs as a Host header writes them.

@@ -1,6 +1,9 @@
 package mesh
 
-import "net/netip"
+import (
+	"net/netip"
+	"strings"
+)
 
 // ServiceRef names a service as the destination_service* labels do.
 type ServiceRef struct {
@@ -11,6 +14,21 @@ type ServiceRef struct {
 
 // IsZero reports whether no service is named.
 func (r ServiceRef) IsZero() bool { return r == ServiceRef{} }
+
+// ShortNames are the names by which programs of the given namespace may call the
+// service, apart from Host: name.ns.svc, name.ns and, in its own namespace, the name
+// alone. A host outside the cluster's domain has none.
+func (r ServiceRef) ShortNames(namespace string) []string {
+	qualified := r.Name + "." + r.Namespace
+	if !strings.HasPrefix(r.Host, qualified+".svc.") {
+		return nil
+	}
+	names := []string{qualified + ".svc", qualified}
+	if r.Namespace == namespace {
+		names = append(names, r.Name)
+	}
+	return names
+}
 
 // Service is a name with virtual addresses and ports that stands for the
 // workloads its selector finds.

@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"bytes"
+	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -51,7 +53,7 @@ func (c *conn) called(cl *cluster, authority []byte, pod, namespace string) mesh
 	}
 	means := func(ref *mesh.ServiceRef) bool { return names(ref, host, namespace) }
 	if address, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
-		means = func(ref *mesh.ServiceRef) bool { return c.snap.resolves(ref.Host, address) }
+		means = func(ref *mesh.ServiceRef) bool { return slices.Contains(c.snap.addresses[ref.Host], address) }
 	}
 	if ref := find(means); ref != nil {
 		return *ref
@@ -64,18 +66,8 @@ func (c *conn) called(cl *cluster, authority []byte, pod, namespace string) mesh
 	return cl.Service
 }
 
-// names reports whether host is a name of the service for a caller in the namespace: the
-// full one, or name.ns.svc, name.ns and, from its own namespace, the name alone.
+// names reports whether host is a name of the service for a caller in the namespace; ""
+// is any.
 func names(ref *mesh.ServiceRef, host, namespace string) bool {
-	if host == ref.Host {
-		return true
-	}
-	switch rest, ok := strings.CutPrefix(host, ref.Name); {
-	case !ok:
-		return false
-	case rest == "":
-		return namespace == "" || namespace == ref.Namespace
-	default:
-		return rest == "."+ref.Namespace || rest == "."+ref.Namespace+".svc"
-	}
+	return host == ref.Host || slices.Contains(ref.ShortNames(cmp.Or(namespace, ref.Namespace)), host)
 }

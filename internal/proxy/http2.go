@@ -35,11 +35,11 @@ const (
 	h2MaxWaiting = 8 * h2MaxStreams
 )
 
-func h2Config(maxStreams int) *http.HTTP2Config {
+func h2Config(maxStreams, window int) *http.HTTP2Config {
 	return &http.HTTP2Config{
 		MaxConcurrentStreams:          maxStreams,
 		MaxReadFrameSize:              h2MaxFrame,
-		MaxReceiveBufferPerConnection: h2ConnWindow,
+		MaxReceiveBufferPerConnection: window,
 		MaxReceiveBufferPerStream:     h2StreamWindow,
 		MaxDecoderHeaderTableSize:     h2HeaderTable,
 		MaxEncoderHeaderTableSize:     h2HeaderTable,
@@ -65,7 +65,7 @@ func (c *conn) serveHTTP2(ctx context.Context) {
 		}
 	}
 	hs := &http.Server{
-		IdleTimeout: c.p.o.IdleTimeout, MaxHeaderBytes: h2MaxHeaderBytes, HTTP2: h2Config(limit),
+		IdleTimeout: c.p.o.IdleTimeout, MaxHeaderBytes: h2MaxHeaderBytes, HTTP2: h2Config(limit, h2ConnWindow),
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug), // clients' faults are counted, not logged
 		ReadHeaderTimeout: c.p.o.HeaderTimeout,
 	}

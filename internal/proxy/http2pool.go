@@ -73,10 +73,8 @@ func newH2Session(idle time.Duration, rec *telemetry.Recorder) *h2session {
 func newH2Transport(idle time.Duration, single bool) h2transport {
 	// ConfigureTransports is the only way to set the windows. It fails only on
 	// a transport that has HTTP/2 already.
-	cfg := h2Config(0)
-	cfg.MaxReceiveBufferPerConnection = h2EndpointWindow
 	t, err := http2.ConfigureTransports(&http.Transport{
-		HTTP2: cfg, IdleConnTimeout: idle, DisableCompression: true, MaxResponseHeaderBytes: h2MaxHeaderBytes,
+		HTTP2: h2Config(0, h2EndpointWindow), IdleConnTimeout: idle, DisableCompression: true, MaxResponseHeaderBytes: h2MaxHeaderBytes,
 		DisableKeepAlives: single,
 	})
 	if err != nil {

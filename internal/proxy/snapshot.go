@@ -33,6 +33,8 @@ type snapshot struct {
 	byIP  map[netip.Addr]*mesh.Workload // by mesh IP and both case IPs
 	byKey map[string]*mesh.Workload
 
+	addresses map[string][]netip.Addr // of names, by host
+
 	superseded chan struct{} // closed when a newer snapshot is in force
 }
 
@@ -64,7 +66,11 @@ func (p *Proxy) compile(cfg *mesh.NodeConfig, prev *snapshot) (*snapshot, error)
 		config: cfg, clusters: make(map[string]*cluster, len(cfg.Clusters)),
 		exact: map[netip.AddrPort]*listener{}, byPort: map[uint16]*listener{},
 		byIP: map[netip.Addr]*mesh.Workload{}, byKey: map[string]*mesh.Workload{},
+		addresses:  make(map[string][]netip.Addr, len(cfg.Names)),
 		superseded: make(chan struct{}),
+	}
+	for i := range cfg.Names {
+		s.addresses[cfg.Names[i].Host] = cfg.Names[i].Addresses
 	}
 	for i := range cfg.Workloads {
 		w := &cfg.Workloads[i]
@@ -101,16 +107,12 @@ func (p *Proxy) compile(cfg *mesh.NodeConfig, prev *snapshot) (*snapshot, error)
 // addVirtualIPs finds the cluster of each service port behind a virtual IP.
 func (s *snapshot) addVirtualIPs() {
 	s.byVIP = map[netip.AddrPort]*cluster{}
-	addresses := map[string][]netip.Addr{}
-	for i := range s.config.Names {
-		addresses[s.config.Names[i].Host] = s.config.Names[i].Addresses
-	}
 	for i := range s.config.Clusters {
 		c := &s.config.Clusters[i]
 		if c.Type != mesh.ClusterEDS || c.Service.IsZero() {
 			continue
 		}
-		for _, a := range addresses[c.Service.Host] {
+		for _, a := range s.addresses[c.Service.Host] {
 			if mesh.IsServiceVIP(a) {
 				s.byVIP[netip.AddrPortFrom(a, c.Port)] = s.clusters[c.Name]
 			}
@@ -216,7 +218,7 @@ func (s *snapshot) servicesAt(address netip.Addr, wire netip.AddrPort) []mesh.Se
 			continue
 		}
 		all = append(all, c.Service)
-		if s.resolves(c.Service.Host, address) {
+		if slices.Contains(s.addresses[c.Service.Host], address) {
 			headless = append(headless, c.Service)
 		}
 	}
@@ -224,14 +226,4 @@ func (s *snapshot) servicesAt(address netip.Addr, wire netip.AddrPort) []mesh.Se
 		return all
 	}
 	return headless
-}
-
-// resolves reports whether a name has an address.
-func (s *snapshot) resolves(host string, address netip.Addr) bool {
-	for i := range s.config.Names {
-		if n := &s.config.Names[i]; n.Host == host {
-			return slices.Contains(n.Addresses, address)
-		}
-	}
-	return false
 }
