@@ -97,8 +97,8 @@ func fill(p *Plane, services []mesh.Service, workloads []mesh.Workload) {
 func render(cfg *mesh.NodeConfig) string {
 	var b strings.Builder
 	for _, l := range cfg.Listeners {
-		fmt.Fprintf(&b, "listener %s %s dir=%d bind=%v publish=%v %s routes=%q cluster=%q\n",
-			l.Name, l.Address, l.Direction, l.Bind, l.Publish, l.Protocol, l.RouteConfig, l.Cluster)
+		fmt.Fprintf(&b, "listener %s %s dir=%d bind=%v publish=%v header=%v %s routes=%q cluster=%q\n",
+			l.Name, l.Address, l.Direction, l.Bind, l.Publish, l.ProxyProtocol, l.Protocol, l.RouteConfig, l.Cluster)
 	}
 	for _, r := range cfg.Routes {
 		for _, vh := range r.VirtualHosts {
@@ -304,8 +304,8 @@ func TestServicesOfOnePort(t *testing.T) {
 		}
 	}
 	want := []string{
-		`listener 127.77.0.2_15100 127.77.0.2:15100 dir=1 bind=true publish=false http routes="" cluster="inbound|8080||"`,
-		`listener published_127.0.0.1_8081 127.0.0.1:8081 dir=1 bind=true publish=true http routes="" cluster="inbound|8080||web-canary.shop.svc.cluster.local"`,
+		`listener 127.77.0.2_15100 127.77.0.2:15100 dir=1 bind=true publish=false header=false http routes="" cluster="inbound|8080||"`,
+		`listener published_127.0.0.1_8081 127.0.0.1:8081 dir=1 bind=true publish=true header=false http routes="" cluster="inbound|8080||web-canary.shop.svc.cluster.local"`,
 		`cluster inbound|8080|| type=1 service=web.shop.svc.cluster.local port=8080 timeout=10s also=web-canary.shop.svc.cluster.local also=all.shop.svc.cluster.local`,
 		`cluster inbound|8080||web-canary.shop.svc.cluster.local type=1 service=web-canary.shop.svc.cluster.local port=8080 timeout=10s`,
 	}

@@ -117,8 +117,13 @@ func allowAny() mesh.VirtualHost {
 	}
 }
 
-// inbound are the listeners and clusters of a workload's own ports.
+// inbound are the listeners and clusters of a workload's own ports, and the listener
+// of all those that nobody declared.
 func inbound(s *mesh.Snapshot, w *mesh.Workload) (listeners []mesh.Listener, clusters []mesh.Cluster) {
+	listeners = append(listeners, mesh.Listener{
+		Name: virtualInbound, Direction: mesh.Inbound, Address: netip.AddrPortFrom(w.IP, mesh.PortInbound), Bind: true,
+		ProxyProtocol: true, Cluster: mesh.InboundPassthroughCluster,
+	})
 	served := targets(s, w)
 	for i := range w.Ports {
 		port := &w.Ports[i]

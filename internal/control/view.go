@@ -17,6 +17,8 @@ const (
 	connectTimeout = 10 * time.Second
 	// virtualOutbound is Istio's name of the listener that takes what no other takes.
 	virtualOutbound = "virtualOutbound"
+	// virtualInbound is Istio's name of the same for what comes in.
+	virtualInbound = "virtualInbound"
 	// defaultRoute is Istio's name of a route that no VirtualService named.
 	defaultRoute = "default"
 )

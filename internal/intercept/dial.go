@@ -201,6 +201,12 @@ func (c *Case) Dial(ctx context.Context, source netip.Addr, port uint16) (*net.T
 	return nil, refused
 }
 
+// DialAt is Dial to one address of the case, and what listens on another one is not
+// found.
+func (c *Case) DialAt(ctx context.Context, source netip.Addr, target netip.AddrPort) (*net.TCPConn, error) {
+	return c.dialTarget(ctx, target, source)
+}
+
 func (c *Case) listenersHaveIPv6() bool { return len(c.listeners.tcp) > 1 }
 
 // dialTarget connects to one address inside the case.

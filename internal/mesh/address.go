@@ -9,6 +9,7 @@ import (
 const (
 	PortAdmin      = 15000 // Envoy-compatible admin
 	PortOutbound   = 15001 // redirected outbound TCP, inside the case
+	PortInbound    = 15006 // connections of other proxies to ports that nobody declared (Listener.ProxyProtocol)
 	PortMerged     = 15020 // metrics of the proxy (and later of the program) for scraping
 	PortHealth     = 15021 // /healthz/ready
 	PortEnvoyStats = 15090 // /stats/prometheus as Envoy has it

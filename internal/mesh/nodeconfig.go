@@ -53,6 +53,10 @@ type Listener struct {
 	RouteConfig string
 	// Cluster takes connections that are not HTTP, and everything inbound.
 	Cluster string
+	// ProxyProtocol marks the inbound listener of all ports that the workload does
+	// not declare: a connection begins with a PROXY protocol header, version 2, whose
+	// destination is the address of the workload, and the port, that is wanted.
+	ProxyProtocol bool
 	// Publish marks an inbound listener on a published address: it is bound
 	// with SO_REUSEPORT only while the workload is ready, so that the kernel
 	// spreads connections over the replicas.

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -90,34 +89,6 @@ func countOf(t *testing.T, h *hop, service string) (sum int) {
 		sum += n
 	}
 	return sum
-}
-
-// TestUndeclaredPortOfAPod: a port that nobody declared is refused, and the answer says why.
-func TestUndeclaredPortOfAPod(t *testing.T) {
-	pod := workload("db", 3)
-	pod.Ports = []mesh.WorkloadPort{{Port: 80, WirePort: 15100}}
-	cfg := &mesh.NodeConfig{Workloads: []mesh.Workload{workload("client", 2), pod}}
-	h := startHopTo(t, cfg, netip.AddrPortFrom(pod.CaseIP, 81), nil)
-	c := h.dial(t)
-	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: db-0.db:81\r\nConnection: close\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	resp.Body.Close()
-	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(string(body), "does not declare this port") || err != nil {
-		t.Errorf("%d %s, %v", resp.StatusCode, body, err)
-	}
-	h.lastEntry(t, 1)
-	var text strings.Builder
-	if err := h.rec.WriteText(&text); err != nil {
-		t.Fatal(err)
-	}
-	want := regexp.MustCompile(`(?m)^istio_requests_total\{.*destination_workload="db",.*destination_service_name="BlackHoleCluster",.*response_code="503".*response_flags="UH".* 1$`)
-	if !want.MatchString(text.String()) {
-		t.Errorf("series lack %s:\n%s", want, text.String())
-	}
 }
 
 // TestAddressOfAPod: a call to a pod's own address is one to the headless service whose

@@ -3,10 +3,8 @@ package proxy
 import (
 	"bytes"
 	"context"
-	"errors"
 	"net"
 	"net/netip"
-	"syscall"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -22,12 +20,13 @@ type conn struct {
 	p         *Proxy
 	dir       mesh.Direction
 	nc        net.Conn
-	local     netip.AddrPort // original destination; own address for inbound
+	bound     netip.AddrPort // inbound: the address of the listener
 	source    netip.AddrPort // the client's end
 	localhost bool
 	down      upstream.Stream // reads and writes nc
 
 	// Touched by the serving goroutine only.
+	local  netip.AddrPort  // original destination; for inbound what was called: bound, or what a header names
 	in     upstream.Buffer // read from the client, not yet used
 	snap   *snapshot       // what target and peer come from
 	target target
@@ -49,13 +48,7 @@ type target struct {
 	routes   *route.Config // nil: every request goes to cluster
 	cluster  *cluster      // for what is not HTTP; nil if unreachable
 	direct   *mesh.Workload
-}
-
-// met is the endpoint of a destination that no member list names: the program
-// itself, an original destination, a workload's own address.
-type met struct {
-	endpoint *upstream.Endpoint // nil until first used
-	key      upstream.SourceKey
+	header   bool // a PROXY protocol header comes first
 }
 
 // destination is the choice for one request or opaque connection.
@@ -83,6 +76,9 @@ func (c *conn) init() {
 func (c *conn) serve(ctx context.Context) {
 	defer c.release()
 	if !c.refresh() {
+		return
+	}
+	if c.target.header && !c.readHeader() {
 		return
 	}
 	c.acquaint(ctx)
@@ -125,14 +121,6 @@ func (c *conn) release() {
 	c.forget()
 }
 
-// forget gives back the met endpoint.
-func (c *conn) forget() {
-	if c.met.endpoint != nil {
-		c.p.sources.Release(c.met.key)
-		c.met = met{}
-	}
-}
-
 // abort closes the connection from outside.
 func (c *conn) abort() {
 	c.watch.forced.Store(true)
@@ -169,8 +157,8 @@ func (c *conn) refresh() bool {
 func (c *conn) resolveInbound() {
 	c.target = target{}
 	for _, l := range c.snap.inbound {
-		if l.Address == c.local {
-			c.target = target{protocol: l.Protocol, cluster: l.cluster}
+		if l.Address == c.bound {
+			c.target = target{protocol: l.Protocol, cluster: l.cluster, header: l.ProxyProtocol}
 			break
 		}
 	}
@@ -227,16 +215,15 @@ func blackHole() *cluster {
 }
 
 // directTarget is a port of one workload, called by the workload's own address.
-// Without a wire port nothing can be reached.
 func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 	cl := &cluster{Cluster: &upstream.Cluster{Cluster: mesh.Cluster{
 		Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst, ConnectTimeout: c.p.o.ConnectTimeout, Port: port,
 	}}}
 	cl.serviceName = mesh.PassthroughCluster
-	if wire, ok := w.WirePortOf(port); !ok {
-		cl.Type, cl.serviceName = mesh.ClusterBlackHole, mesh.BlackHoleCluster
-	} else if services := c.snap.servicesAt(c.local.Addr().Unmap(), wire); len(services) > 0 {
-		cl.Service, cl.Also, cl.serviceName = services[0], services[1:], ""
+	if wire, ok := w.WirePortOf(port); ok {
+		if services := c.snap.servicesAt(c.local.Addr().Unmap(), wire); len(services) > 0 {
+			cl.Service, cl.Also, cl.serviceName = services[0], services[1:], ""
+		}
 	}
 	t := target{protocol: mesh.ProtocolAuto, cluster: cl, direct: w}
 	for i := range w.Ports {
@@ -297,79 +284,6 @@ func (c *conn) unrouted(authority []byte) destination {
 	})}
 }
 
-// meet finds the endpoint of the connection's own destination.
-func (c *conn) meet(cl *cluster) *upstream.Endpoint {
-	if c.met.endpoint != nil {
-		return c.met.endpoint
-	}
-	p := c.p
-	var dial upstream.DialFunc
-	key := upstream.SourceKey{Target: c.local}
-	limits := p.programLimits()
-	switch {
-	case cl.Type == mesh.ClusterLocal:
-		// A program sees the address of who opened the connection: connections
-		// are shared only among requests of one client address.
-		key = upstream.SourceKey{Source: c.programSource(), Target: netip.AddrPortFrom(loopback(), cl.Port)}
-		dial = p.dialProgram(key.Source, cl.Port)
-	case c.target.direct != nil:
-		key.Target, _ = c.target.direct.WirePortOf(cl.Port)
-		dial, limits = p.dialPeer(key.Target), p.peerLimits()
-	case c.localhost:
-		dial = p.dialHost(key.Target)
-	default:
-		dial = p.dialPeer(key.Target)
-	}
-	c.met = met{key: key, endpoint: p.sources.Acquire(key, func() *upstream.Endpoint {
-		return upstream.NewEndpoint(key.Target, dial, limits)
-	})}
-	return c.met.endpoint
-}
-
-// dialHost connects to a loopback address of the host. The name localhost stands
-// for 127.0.0.1 and ::1, and a program goes to the second when the first
-// refuses; here the kernel accepted in the host's place, so we do that.
-func (p *Proxy) dialHost(addr netip.AddrPort) upstream.DialFunc {
-	first := p.dialPeer(addr)
-	other := netip.IPv6Loopback()
-	switch addr.Addr() {
-	case loopback():
-	case other:
-		other = loopback()
-	default:
-		return first
-	}
-	second := p.dialPeer(netip.AddrPortFrom(other, addr.Port()))
-	return func(ctx context.Context) (net.Conn, error) {
-		nc, err := first(ctx)
-		if !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
-			return nc, err
-		}
-		if nc, again := second(ctx); again == nil {
-			return nc, nil
-		}
-		return nil, err
-	}
-}
-
-// programSource is the client address that the program shall see.
-func (c *conn) programSource() netip.Addr {
-	if c.peer != nil {
-		if c.source.Addr().Is6() && c.peer.CaseIP6.IsValid() {
-			return c.peer.CaseIP6
-		}
-		return c.peer.CaseIP
-	}
-	return c.source.Addr()
-}
-
-func (p *Proxy) dialProgram(source netip.Addr, port uint16) upstream.DialFunc {
-	if p.o.DialProgram == nil {
-		return p.dialPeer(netip.AddrPortFrom(loopback(), port))
-	}
-	return func(ctx context.Context) (net.Conn, error) { return p.o.DialProgram(ctx, source, port) }
-}
-
 // metEdge is the series of a destination without a member list. The last one is
 // kept: a connection hardly ever names two hosts.
 func (c *conn) metEdge(cl *cluster, authority []byte) *telemetry.Edge {
@@ -387,5 +301,3 @@ func (c *conn) metEdge(cl *cluster, authority []byte) *telemetry.Edge {
 	})
 	return c.lastEdge
 }
-
-func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }

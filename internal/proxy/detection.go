@@ -35,6 +35,7 @@ const (
 	resultServerFirst = "server_first" // the server opened the conversation
 	resultStalled     = "stalled"      // opaque, because the client paused within a possible first line
 	resultUnreachable = "unreachable"  // the client was silent and its TCP destination is down
+	resultNoHeader    = "no_header"    // no PROXY protocol header where one has to be
 	resultClosed      = "closed"       // ended before a byte was sent
 )
 

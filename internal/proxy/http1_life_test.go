@@ -429,7 +429,7 @@ func TestProgramSeesItsClients(t *testing.T) {
 	dialled.Store(&[]string{})
 	h := startHop(t, cfg, func(o *Options) {
 		o.ProgramIdleTimeout = patience // what is used again must not have ended meanwhile
-		o.DialProgram = func(ctx context.Context, source netip.Addr, _ uint16) (net.Conn, error) {
+		o.DialProgram = func(ctx context.Context, source netip.Addr, _ netip.AddrPort) (net.Conn, error) {
 			list := append(*dialled.Load(), source.String())
 			dialled.Store(&list)
 			var d net.Dialer

@@ -60,7 +60,7 @@ func (c *conn) serveHTTP2(ctx context.Context) {
 	s := newH2Conn(c)
 	limit := h2MaxStreams
 	for _, l := range c.snap.inbound {
-		if c.dir == mesh.Inbound && l.Address == c.local && l.Publish {
+		if c.dir == mesh.Inbound && l.Address == c.bound && l.Publish {
 			limit = h2MaxStreamsPublished
 		}
 	}

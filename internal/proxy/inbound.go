@@ -196,7 +196,7 @@ func (p *Proxy) take(ctx context.Context, serving *sync.WaitGroup, b *bound, nc 
 	}
 	source, _ := netip.ParseAddrPort(nc.RemoteAddr().String())
 	p.start(ctx, serving, &conn{
-		p: p, dir: mesh.Inbound, nc: nc, local: b.key.addr,
+		p: p, dir: mesh.Inbound, nc: nc, bound: b.key.addr, local: b.key.addr,
 		source: netip.AddrPortFrom(source.Addr().Unmap(), source.Port()),
 	})
 }

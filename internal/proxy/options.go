@@ -23,9 +23,11 @@ type Options struct {
 	Net uint8
 	// Recorder takes every request and connection.
 	Recorder *telemetry.Recorder
-	// DialProgram connects to a port of the workload's program so that it sees
-	// source as its client. nil dials 127.0.0.1 and source is lost.
-	DialProgram func(ctx context.Context, source netip.Addr, port uint16) (net.Conn, error)
+	// DialProgram connects to the workload's program so that it sees source as its
+	// client: at target, or, if that is a port without an address, wherever the program
+	// listens on that port. nil dials from here, 127.0.0.1 for no address, and source is
+	// lost.
+	DialProgram func(ctx context.Context, source netip.Addr, target netip.AddrPort) (net.Conn, error)
 	// CasePID is a process in the network namespace of the programs that
 	// ServeOutbound serves; 0 is this one. There the proxy looks whether a client
 	// that half-closed its connection still waits for a response.

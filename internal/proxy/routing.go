@@ -33,7 +33,6 @@ var (
 	failNoCluster = &failure{503, telemetry.FlagNC, "cluster_not_found", ""}
 	failBlackHole = &failure{502, 0, "direct_response", ""}
 	failNoHealthy = &failure{503, telemetry.FlagUH, "no_healthy_upstream", "no healthy upstream"}
-	failNoPort    = &failure{503, telemetry.FlagUH, "no_healthy_upstream", "the pod does not declare this port: list it among the ports of its container, or let a Service target it"}
 	failConnect   = &failure{503, telemetry.FlagUF, "upstream_reset_before_response_started{connection_failure}", "upstream connect error or disconnect/reset before headers. reset reason: connection failure"}
 	failTimedOut  = &failure{503, telemetry.FlagUF, "upstream_reset_before_response_started{connection_timeout}", "upstream connect error or disconnect/reset before headers. reset reason: connection timeout"}
 	failReset     = &failure{503, telemetry.FlagUC, "upstream_reset_before_response_started{connection_termination}", "upstream connect error or disconnect/reset before headers. reset reason: connection termination"}
@@ -74,12 +73,8 @@ func (c *conn) route(h *Head) routed {
 	r.destination = c.choose(cl, h.Authority)
 	if r.endpoint == nil {
 		r.failure = failNoHealthy
-		switch {
-		case cl.Type != mesh.ClusterBlackHole:
-		case cl.Name == mesh.BlackHoleCluster:
+		if cl.Type == mesh.ClusterBlackHole && cl.Name == mesh.BlackHoleCluster {
 			r.failure = failBlackHole
-		case c.target.direct != nil:
-			r.failure = failNoPort
 		}
 	}
 	return r

@@ -103,9 +103,16 @@ func (p podCase) Dial(ctx context.Context, port uint16) (net.Conn, error) {
 	return conn, nil
 }
 
-// dialProgram connects the proxy to a program, which sees source as its client.
-func (p podCase) dialProgram(ctx context.Context, source netip.Addr, port uint16) (net.Conn, error) {
-	conn, err := p.c.Dial(ctx, source, port)
+// dialProgram connects the proxy to a program, which sees source as its client: at
+// target, or wherever it listens if that is only a port.
+func (p podCase) dialProgram(ctx context.Context, source netip.Addr, target netip.AddrPort) (net.Conn, error) {
+	dial := p.c.DialAt
+	if !target.Addr().IsValid() {
+		dial = func(ctx context.Context, source netip.Addr, at netip.AddrPort) (*net.TCPConn, error) {
+			return p.c.Dial(ctx, source, at.Port())
+		}
+	}
+	conn, err := dial(ctx, source, target)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,10 @@ func decodeListener(m *envoy.Listener) (mesh.Listener, error) {
 		return l, err
 	}
 	l.Publish = own[metaPublish] != nil && own[metaPublish].Bool != nil && *own[metaPublish].Bool
+	l.ProxyProtocol = slices.ContainsFunc(m.ListenerFilters, func(f *envoy.ListenerFilter) bool {
+		_, ok := f.TypedConfig.(*envoy.ProxyProtocol)
+		return ok
+	})
 	if err := decodeChains(m, &l); err != nil {
 		return l, err
 	}

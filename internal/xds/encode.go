@@ -53,6 +53,11 @@ func encodeListener(l *mesh.Listener) (envoy.Message, error) {
 	tcp := &envoy.FilterChain{Filters: []*envoy.Filter{{
 		Name: "envoy.filters.network.tcp_proxy", TypedConfig: &envoy.TCPProxy{StatPrefix: l.Cluster, Cluster: l.Cluster},
 	}}}
+	if l.ProxyProtocol {
+		out.ListenerFilters = []*envoy.ListenerFilter{
+			{Name: "envoy.filters.listener.proxy_protocol", TypedConfig: &envoy.ProxyProtocol{}},
+		}
+	}
 	switch {
 	case l.Protocol == mesh.ProtocolAuto:
 		http := httpChain(l)
@@ -62,19 +67,19 @@ func encodeListener(l *mesh.Listener) (envoy.Message, error) {
 		}
 		out.FilterChains = []*envoy.FilterChain{http}
 		out.DefaultFilterChain = tcp
-		out.ListenerFilters = []*envoy.ListenerFilter{
-			{Name: "envoy.filters.listener.tls_inspector", TypedConfig: &envoy.TLSInspector{}},
-			{Name: "envoy.filters.listener.http_inspector", TypedConfig: &envoy.HTTPInspector{}},
-		}
+		out.ListenerFilters = append(out.ListenerFilters,
+			&envoy.ListenerFilter{Name: "envoy.filters.listener.tls_inspector", TypedConfig: &envoy.TLSInspector{}},
+			&envoy.ListenerFilter{Name: "envoy.filters.listener.http_inspector", TypedConfig: &envoy.HTTPInspector{}},
+		)
 	case l.Protocol.IsHTTP():
 		out.FilterChains = []*envoy.FilterChain{httpChain(l)}
 	default:
 		out.FilterChains = []*envoy.FilterChain{tcp}
 	}
 	if l.Protocol == mesh.ProtocolTLS {
-		out.ListenerFilters = []*envoy.ListenerFilter{
-			{Name: "envoy.filters.listener.tls_inspector", TypedConfig: &envoy.TLSInspector{}},
-		}
+		out.ListenerFilters = append(out.ListenerFilters,
+			&envoy.ListenerFilter{Name: "envoy.filters.listener.tls_inspector", TypedConfig: &envoy.TLSInspector{}},
+		)
 	}
 	return out, nil
 }

@@ -78,6 +78,7 @@ func (g generator) config() *mesh.NodeConfig {
 			Name: name, Direction: mesh.Direction(g.IntN(2)), Address: g.addrPort(), Bind: g.IntN(2) == 0,
 			Protocol: mesh.Protocol(g.IntN(int(mesh.ProtocolUDP))), Publish: g.IntN(2) == 0,
 		}
+		l.ProxyProtocol = l.Direction == mesh.Inbound && !l.Publish && g.IntN(2) == 0
 		if g.IntN(8) == 0 {
 			l.Name = catchAll
 		}

@@ -32,6 +32,8 @@ func validListener(l *mesh.Listener) error {
 		return fmt.Errorf("direction %d is not known", l.Direction)
 	case l.Protocol >= mesh.ProtocolUDP:
 		return fmt.Errorf("protocol %v cannot be listened for", l.Protocol)
+	case l.ProxyProtocol && (l.Direction != mesh.Inbound || l.Publish):
+		return errors.New("a PROXY protocol header is for inbound listeners on a mesh IP only")
 	}
 	wantRoutes := l.Direction == mesh.Outbound && (l.Protocol == mesh.ProtocolAuto || l.Protocol.IsHTTP())
 	wantCluster := l.Direction == mesh.Inbound || !l.Protocol.IsHTTP()

@@ -104,6 +104,8 @@ func known(fullName string) Message {
 		return &TCPProxy{}
 	case (*Router)(nil).FullName():
 		return &Router{}
+	case (*ProxyProtocol)(nil).FullName():
+		return &ProxyProtocol{}
 	case (*TLSInspector)(nil).FullName():
 		return &TLSInspector{}
 	case (*HTTPInspector)(nil).FullName():

@@ -11,6 +11,7 @@ import (
 	routepb "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	routerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	proxyprotocolpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	managerpb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcppb "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -34,7 +35,7 @@ func twins() map[Message]proto.Message {
 		&ConfigSource{}: &corepb.ConfigSource{}, &AggregatedConfigSource{}: &corepb.AggregatedConfigSource{}, &Node{}: &corepb.Node{},
 		&Listener{}: &listenerpb.Listener{}, &FilterChain{}: &listenerpb.FilterChain{}, &FilterChainMatch{}: &listenerpb.FilterChainMatch{},
 		&Filter{}: &listenerpb.Filter{}, &ListenerFilter{}: &listenerpb.ListenerFilter{},
-		&TLSInspector{}: &tlsinspectorpb.TlsInspector{}, &HTTPInspector{}: &httpinspectorpb.HttpInspector{},
+		&ProxyProtocol{}: &proxyprotocolpb.ProxyProtocol{}, &TLSInspector{}: &tlsinspectorpb.TlsInspector{}, &HTTPInspector{}: &httpinspectorpb.HttpInspector{},
 		&HTTPConnectionManager{}: &managerpb.HttpConnectionManager{}, &RDS{}: &managerpb.Rds{}, &HTTPFilter{}: &managerpb.HttpFilter{},
 		&Router{}: &routerpb.Router{}, &TCPProxy{}: &tcppb.TcpProxy{},
 		&RouteConfiguration{}: &routepb.RouteConfiguration{}, &VirtualHost{}: &routepb.VirtualHost{}, &Route{}: &routepb.Route{},

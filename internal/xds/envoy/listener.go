@@ -99,6 +99,15 @@ func (f *ListenerFilter) visit(v *visitor) {
 	anyOf(v, 3, "typed_config", &f.TypedConfig)
 }
 
+// ProxyProtocol reads the PROXY protocol header that connections begin with.
+type ProxyProtocol struct{}
+
+// FullName implements Message.
+func (*ProxyProtocol) FullName() string {
+	return "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol"
+}
+func (*ProxyProtocol) visit(*visitor) {}
+
 // TLSInspector finds TLS and its server name.
 type TLSInspector struct{}
 

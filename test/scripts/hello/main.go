@@ -1,7 +1,7 @@
 // Command hello is the program of the stories: a server that says who it is, a
 // client, and some ways to end. It knows nothing of a mesh.
 //
-//	hello serve [PORT]      serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
+//	hello serve [[IP:]PORT] serves HTTP (8080): "hello from NAME VERSION", /exit?code=N ends it, /pid, /env?name=X
 //	hello get URL [N]       fetches URL N times (1) and prints each answer
 //	hello poll URL PORT     fetches URL over and over, and serves how often that went well and how often not
 //	hello relay URL PORT    serves what it gets from URL, asked anew each time
@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -57,9 +58,12 @@ func main() {
 	}
 }
 
-func serve(port string) {
-	if port == "" {
-		port = "8080"
+func serve(address string) {
+	if address == "" {
+		address = "8080"
+	}
+	if !strings.Contains(address, ":") {
+		address = ":" + address
 	}
 	name, version := os.Getenv("NAME"), os.Getenv("VERSION")
 	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, "hello from %s %s\n", name, version) })
@@ -70,8 +74,8 @@ func serve(port string) {
 		code, _ := strconv.Atoi(r.FormValue("code"))
 		os.Exit(code)
 	})
-	fmt.Fprintf(os.Stdout, "%s %s listens on %s\n", name, version, port)
-	server := &http.Server{Addr: ":" + port, ReadHeaderTimeout: 10 * time.Second}
+	fmt.Fprintf(os.Stdout, "%s %s listens on %s\n", name, version, strings.TrimPrefix(address, ":"))
+	server := &http.Server{Addr: address, ReadHeaderTimeout: 10 * time.Second}
 	fmt.Fprintln(os.Stderr, server.ListenAndServe())
 	os.Exit(1)
 }
