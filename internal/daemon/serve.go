@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -148,8 +149,20 @@ func (m *Mesh) tellOfLastSamples(over <-chan struct{}) {
 	case <-over:
 	case <-wait.C:
 		fmt.Fprintf(m.io.Progress, "the last samples are on their way to %s, which is given up in a while if it does not answer\n",
-			strings.Join(m.cfg.RemoteWrite, ", "))
+			strings.Join(redacted(m.cfg.RemoteWrite), ", "))
 	}
+}
+
+// redacted are URLs without their passwords.
+func redacted(urls []string) []string {
+	out := make([]string, 0, len(urls))
+	for _, s := range urls {
+		if u, err := url.Parse(s); err == nil {
+			s = u.Redacted()
+		}
+		out = append(out, s)
+	}
+	return out
 }
 
 // stopPrograms ends all programs, each in its grace period; Force ends the

@@ -2,6 +2,7 @@ package intercept
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -255,7 +256,8 @@ func (a *agent) reap() {
 	defer a.mu.Unlock()
 	for {
 		var status unix.WaitStatus
-		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+		var used unix.Rusage
+		pid, err := unix.Wait4(-1, &status, unix.WNOHANG, &used)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -266,6 +268,7 @@ func (a *agent) reap() {
 			delete(a.children, pid)
 			_ = unix.Kill(-pid, unix.SIGKILL)
 		}
-		_ = a.ch.send(&packet{kind: kindExited, a: int32(pid), b: int32(status)})
+		cpu := used.Utime.Nano() + used.Stime.Nano()
+		_ = a.ch.send(&packet{kind: kindExited, a: int32(pid), b: int32(status), body: binary.LittleEndian.AppendUint64(nil, uint64(cpu))})
 	}
 }

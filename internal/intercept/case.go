@@ -214,7 +214,7 @@ func (c *Case) readEvents() {
 				answer(p, nil)
 			}
 		case kindExited:
-			c.exited(p.a, syscall.WaitStatus(p.b))
+			c.exited(&p)
 		case kindSetup, kindReady, kindFailed, kindStart, kindProbe, kindProbed:
 		}
 		p.closeFDs()

@@ -3,6 +3,7 @@ package intercept
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +59,9 @@ type Process struct {
 	pid   int // on the host
 	pidfd int
 	done  chan struct{}
-	exit  Exit // written before done is closed
+	// Written before done is closed.
+	exit Exit
+	cpu  time.Duration
 
 	mu sync.Mutex // guards the life of pidfd
 }
@@ -135,17 +138,21 @@ func (c *Case) started(name string, answer *packet) (*Process, error) {
 }
 
 // exited reports the end of a child of P1; most are orphans that nobody knows.
-func (c *Case) exited(pid int32, status syscall.WaitStatus) {
+func (c *Case) exited(p *packet) {
 	c.mu.Lock()
-	proc := c.programs[pid]
-	delete(c.programs, pid)
+	proc := c.programs[p.a]
+	delete(c.programs, p.a)
 	c.mu.Unlock()
 	if proc == nil {
 		return
 	}
+	status := syscall.WaitStatus(p.b)
 	e := Exit{Code: status.ExitStatus()}
 	if status.Signaled() {
 		e = Exit{Signal: status.Signal()}
+	}
+	if len(p.body) == 8 {
+		proc.cpu = time.Duration(binary.LittleEndian.Uint64(p.body))
 	}
 	proc.finish(e)
 }
@@ -164,6 +171,18 @@ func (p *Process) finish(e Exit) {
 func (p *Process) Wait() Exit {
 	<-p.done
 	return p.exit
+}
+
+// CPUTime is what the program used of the processors, with those of its children
+// that it had waited for; 0 before its end, and of a program that died with the whole
+// case.
+func (p *Process) CPUTime() time.Duration {
+	select {
+	case <-p.done:
+		return p.cpu
+	default:
+		return 0
+	}
 }
 
 // Done is closed when the program has ended.

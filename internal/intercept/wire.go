@@ -23,7 +23,7 @@ const (
 	kindSockets                 // P0→P1: a socketKind, b count; P1→P0: b errno, fds
 	kindStart                   // P0→P1: body programRequest, fds stdin stdout stderr
 	kindStarted                 // P1→P0: a pid in the case, fds pidfd; or a errno, b exit code, body reason
-	kindExited                  // P1→P0: a pid in the case, b wait status
+	kindExited                  // P1→P0: a pid in the case, b wait status, body CPU time in nanoseconds
 	kindProbe                   // P0→P1: body setupRequest; try everything, for Diagnose
 	kindProbed                  // P1→P0: body []Check
 )

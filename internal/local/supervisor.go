@@ -76,6 +76,8 @@ type Supervisor struct {
 	surveyed chan struct{}
 	ended    chan struct{} // closed when Run has returned
 
+	cpu cpuCounters
+
 	hooksMu sync.Mutex // held while hooks run; before mu
 
 	mu       sync.Mutex // guards the rest

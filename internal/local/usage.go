@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
 )
@@ -30,15 +31,45 @@ type Usage struct {
 	WorkingSetBytes uint64
 	// PIDs are the processes, in the host's numbering, ascending.
 	PIDs []int
+
+	proxyPID int
+}
+
+// cpuCounters hold the CPU time of containers to what counters may do: they never
+// fall, whatever is not known at a moment. Safe for concurrent use.
+type cpuCounters struct {
+	mu   sync.Mutex
+	last map[cpuKey]float64
+}
+
+// cpuKey is one container in one life of its pod's processes.
+type cpuKey struct {
+	proxyPID  int
+	container string
+}
+
+// keep raises what is less than it was, and forgets what is not in usage.
+func (k *cpuCounters) keep(usage []Usage) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := make(map[cpuKey]float64, len(usage))
+	for i := range usage {
+		u := &usage[i]
+		key := cpuKey{u.proxyPID, u.Container}
+		u.CPUSeconds = max(u.CPUSeconds, k.last[key])
+		now[key] = u.CPUSeconds
+	}
+	k.last = now
 }
 
 // Usage measures every pod that runs, sorted by namespace, pod and container
 // (the proxy last). It reads /proc once for all of them; values of processes
 // that end meanwhile are counted with their parents.
 //
-// With several containers in a pod, processes that lost their parent, and
-// programs that were restarted, count for the first container.
+// With several containers in a pod, processes that lost their parent, init containers
+// and commands of probes count for the first container.
 func (s *Supervisor) Usage() ([]Usage, error) {
+	pods := s.Pods() // before the processes: see usageOf
 	procs, err := readProcs()
 	if err != nil {
 		return nil, fmt.Errorf("measure pods: %w", err)
@@ -48,21 +79,24 @@ func (s *Supervisor) Usage() ([]Usage, error) {
 		children[p.ppid] = append(children[p.ppid], pid)
 	}
 	var out []Usage
-	for _, ps := range s.Pods() {
+	for _, ps := range pods {
 		if _, ok := procs[ps.ProxyPID]; !ok {
 			continue
 		}
 		out = append(out, usageOf(&ps, procs, children)...)
 	}
+	s.cpu.keep(out)
 	slices.SortStableFunc(out, func(a, b Usage) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Pod, b.Pod))
 	})
 	return out, nil
 }
 
+// usageOf adds up a pod. What a pod says of itself may be older than the processes are,
+// so CPU time may be missing, but none counts twice.
 func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Usage {
 	w := &ps.Workload
-	proxy := Usage{Namespace: w.Namespace, Pod: w.Name, Container: pod.ProxyContainer}
+	proxy := Usage{Namespace: w.Namespace, Pod: w.Name, Container: pod.ProxyContainer, proxyPID: ps.ProxyPID}
 	add := func(u *Usage, pid int, ticks uint64) {
 		u.CPUSeconds += float64(ticks) / ticksPerSecond
 		u.WorkingSetBytes += memory(pid)
@@ -74,18 +108,26 @@ func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Us
 	add(&proxy, ps.ProxyPID, p0.own)
 	byPID := map[int]int{} // pid of a program to its container
 	var out []Usage
+	ended, known := 0.0, true // CPU time of programs that ended, and whether these are all
 	for _, c := range ps.Status.Containers {
-		if !c.Init {
-			byPID[c.PID] = len(out)
-			out = append(out, Usage{Namespace: w.Namespace, Pod: w.Name, Container: c.Name})
+		if c.Init {
+			continue
 		}
+		if _, there := procs[c.PID]; c.PID != 0 && !there {
+			known = false
+		}
+		byPID[c.PID] = len(out)
+		ended += c.CPUSeconds
+		out = append(out, Usage{Namespace: w.Namespace, Pod: w.Name, Container: c.Name, CPUSeconds: c.CPUSeconds, proxyPID: ps.ProxyPID})
 	}
 	if len(out) == 0 {
 		return []Usage{proxy}
 	}
 	for _, agent := range children[ps.ProxyPID] {
 		add(&proxy, agent, procs[agent].own)
-		out[0].CPUSeconds += float64(procs[agent].reaped) / ticksPerSecond
+		if others := float64(procs[agent].reaped)/ticksPerSecond - ended; known && others > 0 {
+			out[0].CPUSeconds += others
+		}
 		for _, top := range children[agent] {
 			i := byPID[top] // 0 if it is none of them
 			for queue := []int{top}; len(queue) > 0; queue = queue[1:] {

@@ -109,3 +109,28 @@ func pss(t *testing.T, pid int) int {
 	t.Fatal("no Pss")
 	return 0
 }
+
+// TestUsageOfEndedPrograms: what a program used stays its container's when it has ended.
+func TestUsageOfEndedPrograms(t *testing.T) {
+	w := newWorld(t)
+	set := deployment("web", 1, "serve", "8080")
+	set.Containers = append(set.Containers, mesh.Container{
+		Name: "worker", Args: []string{"sh", "-c", "i=0; while [ $i -lt 1000000 ]; do i=$((i+1)); done; exit 1"},
+	})
+	w.apply(t, set)
+	eventually(t, func() error {
+		pods := w.sup.Pods()
+		if len(pods) != 1 || len(pods[0].Status.Containers) != 2 || pods[0].Status.Containers[1].LastExit == nil {
+			return fmt.Errorf("the worker has not ended: %+v", pods)
+		}
+		return nil
+	})
+	usage, err := w.sup.Usage()
+	if err != nil || len(usage) != 3 {
+		t.Fatalf("usage %+v, %v", usage, err)
+	}
+	app, worker := usage[0], usage[1]
+	if app.Container != "app" || worker.Container != "worker" || worker.CPUSeconds < 0.1 || app.CPUSeconds >= worker.CPUSeconds {
+		t.Errorf("usage %+v", usage)
+	}
+}

@@ -130,7 +130,7 @@ func (p podProcess) Signal(sig syscall.Signal) error {
 
 func (p podProcess) Wait() pod.Exit {
 	e := p.Process.Wait()
-	return pod.Exit{Code: e.Code, Signal: e.Signal}
+	return pod.Exit{Code: e.Code, Signal: e.Signal, CPUTime: p.CPUTime()}
 }
 
 // outbound is the case's listener as the proxy uses it.

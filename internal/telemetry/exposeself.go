@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -15,7 +16,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 	none := labels{}
 	var build []byte
 	build = appendLabel(build, "component", "proxy")
-	build = appendLabel(build, "tag", first(r.o.Version, "unknown"))
+	build = appendLabel(build, "tag", cmp.Or(r.o.Version, "unknown"))
 	x.family("istio_build", gaugeKind, "Version of the component; always 1.")
 	x.uint("istio_build", labels{tail: string(build)}, 1)
 
@@ -35,7 +36,7 @@ func (r *Recorder) writeSelf(x *exposition) {
 		h := &m.proxyTime[d]
 		x.histogram("vitrine_proxy_request_seconds", direction(value), h.bounds, h.counts, &h.sum, 1e9, r.started)
 	}
-	x.vec("vitrine_http1_rejects_total", "HTTP/1 messages refused because they were malformed or ambiguous.", "reason", &m.rejects)
+	x.vec("vitrine_http1_rejects_total", "HTTP messages refused because they were malformed or ambiguous; those of HTTP/2 by the library, without a closer reason.", "reason", &m.rejects)
 	x.vec("vitrine_protocol_detection_total", "Connections by what their first bytes were.", "result", &m.detections)
 	x.family("vitrine_protocol_detection_seconds", histogramKind, "Time until the protocol of a connection was known.")
 	x.histogram("vitrine_protocol_detection_seconds", none, m.detectTime.bounds, m.detectTime.counts, &m.detectTime.sum, 1e9, r.started)

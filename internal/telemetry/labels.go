@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -125,14 +126,14 @@ func (r *Recorder) labelsOf(k *EdgeKey) edgeLabels {
 	peer.setPeer(k.Peer, peerPrincipal)
 	if serverSide {
 		name := self.CanonicalName()
-		v[destinationService] = first(k.Service.Host, name)
-		v[destinationServiceName] = first(k.ServiceName, k.Service.Name, firstDNSLabel(k.Service.Host), name)
+		v[destinationService] = cmp.Or(k.Service.Host, name)
+		v[destinationServiceName] = cmp.Or(k.ServiceName, k.Service.Name, firstDNSLabel(k.Service.Host), name)
 		v[destinationServiceNamespace] = self.Namespace
 		return l
 	}
-	v[destinationService] = first(k.Service.Host, k.HostFallback, mesh.Unknown)
-	v[destinationServiceName] = first(k.ServiceName, k.Service.Name, firstDNSLabel(k.Service.Host), k.HostFallback, mesh.Unknown)
-	v[destinationServiceNamespace] = first(k.Service.Namespace, v[destinationWorkloadNamespace], mesh.Unknown)
+	v[destinationService] = cmp.Or(k.Service.Host, k.HostFallback, mesh.Unknown)
+	v[destinationServiceName] = cmp.Or(k.ServiceName, k.Service.Name, firstDNSLabel(k.Service.Host), k.HostFallback, mesh.Unknown)
+	v[destinationServiceNamespace] = cmp.Or(k.Service.Namespace, v[destinationWorkloadNamespace], mesh.Unknown)
 	return l
 }
 
@@ -160,8 +161,8 @@ func destinationSide(v *[commonLabels]string) side {
 func (s side) setLocal(w *mesh.Workload, principal string) {
 	*s.workload, *s.canonical, *s.revision = w.Owner, w.CanonicalName(), w.CanonicalRevision()
 	*s.namespace, *s.app, *s.version = w.Namespace, w.App(), w.Version()
-	*s.principal = first(principal, mesh.Unknown)
-	*s.cluster = first(w.Cluster, mesh.DefaultCluster)
+	*s.principal = cmp.Or(principal, mesh.Unknown)
+	*s.cluster = cmp.Or(w.Cluster, mesh.DefaultCluster)
 }
 
 // setPeer fills in the other end; what is not known is "unknown", but a
@@ -172,15 +173,15 @@ func (s side) setPeer(w *mesh.Workload, principal string) {
 	if w == nil {
 		w = &none
 	} else {
-		*s.cluster = first(w.Cluster, mesh.DefaultCluster)
+		*s.cluster = cmp.Or(w.Cluster, mesh.DefaultCluster)
 	}
-	*s.workload = first(w.Owner, mesh.Unknown)
-	*s.canonical = first(w.CanonicalName(), mesh.Unknown)
+	*s.workload = cmp.Or(w.Owner, mesh.Unknown)
+	*s.canonical = cmp.Or(w.CanonicalName(), mesh.Unknown)
 	*s.revision = w.CanonicalRevision()
-	*s.namespace = first(principalNamespace(principal), w.Namespace, mesh.Unknown)
-	*s.app, *s.version = first(w.App(), mesh.Unknown), first(w.Version(), mesh.Unknown)
-	*s.principal = first(principal, mesh.Unknown)
-	*s.cluster = first(*s.cluster, mesh.Unknown)
+	*s.namespace = cmp.Or(principalNamespace(principal), w.Namespace, mesh.Unknown)
+	*s.app, *s.version = cmp.Or(w.App(), mesh.Unknown), cmp.Or(w.Version(), mesh.Unknown)
+	*s.principal = cmp.Or(principal, mesh.Unknown)
+	*s.cluster = cmp.Or(*s.cluster, mesh.Unknown)
 }
 
 // principalNamespace is the namespace in spiffe://domain/ns/NAMESPACE/sa/ACCOUNT, or "".
@@ -196,14 +197,4 @@ func principalNamespace(p string) string {
 func firstDNSLabel(host string) string {
 	name, _, _ := strings.Cut(host, ".")
 	return name
-}
-
-// first is the first of the values that is not empty, or "".
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }

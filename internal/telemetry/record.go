@@ -50,8 +50,9 @@ type Fields struct {
 	// and framing included.
 	BytesReceived, BytesSent uint64
 	// UpstreamWait is how long the proxy waited for the upstream: from the
-	// request's last write to the first byte of the response. What remains of
-	// the duration of a unary request is the proxy's own time. 0 is unknown.
+	// request's last write to the first byte of the response; over HTTP/2 from its
+	// first write, connecting included. What remains of the duration of a unary
+	// request is the proxy's own time. 0 is unknown.
 	UpstreamWait time.Duration
 
 	// For the log only. The strings must live longer than the Record:

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
 // Case is the place where the programs of a pod run. Its methods may be called
@@ -46,8 +47,9 @@ type Process interface {
 
 // Exit tells how a program ended: by exit with Code, or by Signal if not 0.
 type Exit struct {
-	Code   int
-	Signal syscall.Signal
+	Code    int
+	Signal  syscall.Signal
+	CPUTime time.Duration // of the program and the children that it waited for
 }
 
 // Success reports whether the program exited with 0.

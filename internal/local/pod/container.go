@@ -247,6 +247,7 @@ func (c *container) once(ctx context.Context, p Program) (last LastExit, asked b
 	c.r.update(func() {
 		c.proc = nil
 		c.status.PID, c.status.Started, c.status.Ready = 0, false, false
+		c.status.CPUSeconds += exit.CPUTime.Seconds()
 	})
 	return last, asked
 }

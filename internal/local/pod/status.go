@@ -82,7 +82,10 @@ type ContainerStatus struct {
 	Ready    bool      `json:"ready"`
 	Restarts int       `json:"restarts"`       // those under earlier processes of the pod included
 	Since    time.Time `json:"since,omitzero"` // start of the running program
-	LastExit *LastExit `json:"lastExit,omitempty"`
+	// CPUSeconds are those of the programs that have ended, counted in the same
+	// update in which PID becomes 0.
+	CPUSeconds float64   `json:"cpuSeconds,omitempty"`
+	LastExit   *LastExit `json:"lastExit,omitempty"`
 }
 
 // LastExit tells how the previous program of a container ended.
