@@ -7,17 +7,24 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/vitrine-mesh/vitrine/internal/daemon"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/meshtest"
 )
 
@@ -158,6 +165,10 @@ func (e *envoy) askTLS(dst, host string) (string, error) {
 
 func (e *envoy) do(tr *http.Transport, dst, address string) (string, error) {
 	tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return e.dial(ctx, dst) }
+	return e.with(tr, address)
+}
+
+func (e *envoy) with(tr *http.Transport, address string) (string, error) {
 	defer tr.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(e.t.Context(), 10*time.Second)
 	defer cancel()
@@ -178,7 +189,7 @@ func (e *envoy) do(tr *http.Transport, dst, address string) (string, error) {
 // workload, refuses nothing, and reaches every kind of port with it.
 func TestEnvoyRunsFromOurADS(t *testing.T) {
 	m := startMesh(t, shop(t), "--watch")
-	box := m.pod(t, "box")
+	box := leaving(t, m)
 	outside := startOutside(t)
 	node := "sidecar~" + box.IP + "~" + box.Name + ".default~default.svc.cluster.local"
 	for _, api := range []string{"GRPC", "DELTA_GRPC"} {
@@ -236,9 +247,57 @@ func TestEnvoyRunsFromOurADS(t *testing.T) {
 					t.Errorf("TLS to %s: %q, %v; want %q", dst, got, err, want)
 				}
 			}
+			checkInbound(t, e, box)
 			checkChange(t, m, e)
 			checkRefused(t, m, e)
 		})
+	}
+}
+
+// leaving is a workload whose own proxy has given up its listeners, as its program takes
+// long to end: Envoy takes its place.
+func leaving(t *testing.T, m *meshRun) daemon.Pod {
+	t.Helper()
+	box := m.pod(t, "box")
+	if _, err := m.client.Restart(t.Context(), []string{"box"}); err != nil {
+		t.Fatal(err)
+	}
+	meshtest.Eventually(t, func() error {
+		c, err := net.Dial("tcp", inboundOf(box))
+		if err == nil {
+			c.Close()
+			return errors.New("the proxy of box still listens")
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+		return nil
+	})
+	return box
+}
+
+func inboundOf(p daemon.Pod) string { return net.JoinHostPort(p.IP, strconv.Itoa(mesh.PortInbound)) }
+
+// checkInbound: Envoy reads the header that proxies send for ports that nobody
+// declared, and goes where it says.
+func checkInbound(t *testing.T, e *envoy, box daemon.Pod) {
+	t.Helper()
+	program := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "the program of %s", r.Host) }))
+	defer program.Close()
+	target := netip.MustParseAddrPort(program.Listener.Addr().String())
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", inboundOf(box))
+		if err != nil {
+			return nil, err
+		}
+		header := append([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c"), 10, 77, 255, 1)
+		header = append(header, target.Addr().AsSlice()...)
+		header = append(header, 0, 0, byte(target.Port()>>8), byte(target.Port()))
+		_, err = c.Write(header)
+		return c, err
+	}}
+	if got, err := e.with(tr, "http://box:7300/"); got != "200 the program of box:7300" || err != nil {
+		t.Errorf("an undeclared port: %q, %v", got, err)
 	}
 }
 
@@ -287,10 +346,10 @@ func checkDump(t *testing.T, e *envoy) (vip func(port int, service string) strin
 			}
 		}
 	}
-	// virtualOutbound, the ports 8080 and 8081, two virtual IPs with two ports
+	// virtualOutbound and virtualInbound, the ports 8080 and 8081, two virtual IPs with two ports
 	// each; four ports and the three fixed clusters.
 	n := len(services)
-	if want := 3 + 4*n; listeners != want {
+	if want := 4 + 4*n; listeners != want {
 		t.Errorf("%d listeners, want %d", listeners, want)
 	}
 	if want := 4*n + 3; clusters != want {

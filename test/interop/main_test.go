@@ -112,7 +112,7 @@ var services = []string{"web", "cart", "catalog", "ratings", "checkout", "paymen
 
 // shop is the YAML of the mesh: every service has an HTTP port, a TCP port, one
 // for HTTP/2 and one that does not say what it speaks. box is a workload
-// without ports.
+// without ports that ends when boxEnds does.
 func shop(t *testing.T, more ...string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -122,9 +122,11 @@ func shop(t *testing.T, more ...string) string {
 	var b strings.Builder
 	for _, name := range slices.Concat([]string{"box"}, services, more) {
 		ports, command := "[{containerPort: 8080}, {containerPort: 7000}, {containerPort: 8081}, {containerPort: 9000}]", fmt.Sprintf("[%q, %s, %s]", self, originArg, name)
+		grace := 2
 		probe := "readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}"
 		if name == "box" {
-			ports, command, probe = "[]", "[sleep, infinity]", ""
+			ports, probe, grace = "[]", "", 600
+			command = fmt.Sprintf(`[sh, -c, 'trap "" TERM; while [ ! -e %s ]; do sleep 0.1; done']`, boxEnds())
 		}
 		fmt.Fprintf(&b, `
 apiVersion: apps/v1
@@ -135,14 +137,14 @@ spec:
   template:
     metadata: {labels: {app: %[1]s, version: v1}}
     spec:
-      terminationGracePeriodSeconds: 2
+      terminationGracePeriodSeconds: %[5]d
       containers:
       - name: main
         command: %[3]s
         ports: %[2]s
         %[4]s
 ---
-`, name, ports, command, probe)
+`, name, ports, command, probe, grace)
 		if name == "box" {
 			continue
 		}
@@ -161,6 +163,19 @@ spec:
 `, name)
 	}
 	return b.String()
+}
+
+// boxEnds is the file at whose sight the programs of box end.
+func boxEnds() string { return fmt.Sprintf("/tmp/vitrine-interop-%d", os.Getpid()) }
+
+// endBox makes sure that box does not hold up the end of a mesh.
+func endBox(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		if err := os.WriteFile(boxEnds(), nil, 0o600); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // tool is where `make interop` put a program.
@@ -230,6 +245,10 @@ func startMesh(t *testing.T, yaml string, args ...string) *meshRun {
 		"up", "-f", file, "--run-dir", m.runDir, "--data-dir", filepath.Join(dir, "data"), "--scrape-interval", "500ms",
 		"--prometheus-addr", "127.0.0.1:0", "--control-addr", "127.0.0.1:0",
 	}, args...)...)
+	if strings.Contains(yaml, boxEnds()) {
+		_ = os.Remove(boxEnds()) // of the mesh before
+		endBox(t)
+	}
 	m.client = daemon.NewClient(m.runDir)
 	meshtest.Eventually(t, func() error {
 		m.status, err = m.client.Status(t.Context())

@@ -14,7 +14,8 @@ import (
 // subscriptions are served; what else changed is worked out from the newest
 // configuration when the last answer comes, so nothing piles up and changes that
 // belong together are sent together. Clusters and endpoints are taken away only
-// after everything that may refer to them was told.
+// after everything that may refer to them was told, and what refers to new ones
+// is told when they are complete (see warming).
 func (p *proxy) plan() {
 	if p.node == "" {
 		return
@@ -28,26 +29,44 @@ func (p *proxy) plan() {
 		p.publish()
 		return
 	}
-	for k, sub := range p.subs {
+	for _, sub := range p.subs {
 		if sub == nil || (!idle && !sub.answer && len(sub.asked) == 0) {
 			continue
 		}
-		p.planType(sub, xds.Kind(k) != xds.CDS && xds.Kind(k) != xds.EDS)
+		switch owed := sub.answer || len(sub.asked) > 0; sub.kind {
+		case xds.CDS:
+			known := sub.have
+			p.planType(sub, false)
+			if !owed {
+				p.warm.add(known, sub.have, p.planned)
+			}
+		case xds.EDS:
+			p.planType(sub, false)
+		case xds.LDS, xds.RDS:
+			if owed || !p.warming() {
+				p.planType(sub, true)
+			}
+		default:
+			p.planType(sub, true)
+		}
 	}
 	// Of the older protocol, in which a response stands for itself, the answers to
 	// the rest are waited for; incrementally all belongs together.
-	if idle && (p.delta || p.owed() == 0) {
+	if idle && !p.warming() && (p.delta || p.owed() == 0) {
 		for _, k := range [...]xds.Kind{xds.EDS, xds.CDS} {
 			if sub := p.subs[k]; sub != nil {
 				p.planType(sub, true)
 			}
 		}
 	}
-	if !p.outdated && p.owed() == 0 {
+	if p.told() {
 		p.converged()
 	}
 	p.publish()
 }
+
+// told reports whether the proxy has answered everything that there is to tell.
+func (p *proxy) told() bool { return !p.outdated && p.owed() == 0 && !p.warming() }
 
 // converged notes that everything was answered: how long it took, unless the
 // proxy refused something of it.

@@ -2,6 +2,7 @@ package ads_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -39,9 +40,7 @@ func TestDeltaOrderAndNames(t *testing.T) {
 	ackLater := d.last
 	d.expect("eds +outbound|80||svc-0002")
 	d.ack()
-	d.expect("rds +80")
-	d.ack()
-	p.set(world(4)) // waits for the answer that is missing
+	p.set(world(4)) // waits for the answer that is missing, and so do the routes
 	p.set(world(1))
 	d.ask(&discoverypb.DeltaDiscoveryRequest{
 		TypeUrl: ackLater.GetTypeUrl(), ResponseNonce: ackLater.GetNonce(), ErrorDetail: &statuspb.Status{Code: 3, Message: "no"},
@@ -58,6 +57,53 @@ func TestDeltaOrderAndNames(t *testing.T) {
 	}
 	d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNamesSubscribe: names[:1]}) // asks again
 	d.expect("eds +outbound|80||svc-0000")
+}
+
+// TestNewClustersAreComplete: what refers to a new cluster is told when the proxy has
+// asked for its endpoints and has got them, as Envoy answers requests with an error
+// until then.
+func TestNewClustersAreComplete(t *testing.T) {
+	name := func(i int) string { return fmt.Sprintf("outbound|80||svc-%04d.default.svc.cluster.local", i) }
+	p, socket := servePlane(t, world(1), 0)
+	d := newDeltaStream(t, socket, "envoy")
+	w := newWorldStream(t, socket)
+	var endpoints *discoverypb.DiscoveryRequest
+	for _, k := range []xds.Kind{xds.CDS, xds.EDS, xds.LDS, xds.RDS} {
+		q := &discoverypb.DeltaDiscoveryRequest{TypeUrl: k.TypeURL()}
+		r := &discoverypb.DiscoveryRequest{Node: &corepb.Node{Id: "old"}, TypeUrl: k.TypeURL()}
+		switch k {
+		case xds.EDS:
+			q.ResourceNamesSubscribe, r.ResourceNames = []string{name(0)}, []string{name(0)}
+		case xds.RDS:
+			q.ResourceNamesSubscribe, r.ResourceNames = []string{"80"}, []string{"80"}
+		default:
+		}
+		d.ask(q)
+		d.receive()
+		d.ack()
+		w.ask(r)
+		w.receive()
+		w.ack()
+		if k == xds.EDS {
+			r.ResponseNonce, r.VersionInfo = w.last.GetNonce(), w.last.GetVersionInfo()
+			endpoints = r
+		}
+	}
+	p.set(world(2))
+	d.expect("cds +outbound|80||svc-0001")
+	d.ack()
+	d.ask(&discoverypb.DeltaDiscoveryRequest{TypeUrl: xds.EDS.TypeURL(), ResourceNamesSubscribe: []string{name(1)}})
+	d.expect("eds +outbound|80||svc-0001")
+	d.ack()
+	d.expect("rds +80")
+	d.ack()
+	w.expect("cds PassthroughCluster svc-0000 svc-0001")
+	w.ack()
+	endpoints.ResourceNames = []string{name(0), name(1)}
+	w.ask(endpoints)
+	w.expect("eds svc-0000 svc-0001")
+	w.ack()
+	w.expect("rds 80")
 }
 
 // TestStateOfTheWorld reads the same with the older protocol.

@@ -42,6 +42,7 @@ type proxy struct {
 	planned   time.Time                // when plan began last
 	writing   bool                     // the writer has a response
 	nonces    uint64
+	warm      warming // clusters that the proxy does not use yet
 
 	mu     sync.Mutex
 	status ProxyStatus // guarded by mu
@@ -104,7 +105,7 @@ func (p *proxy) publish() {
 	p.mu.Lock()
 	before := p.status.Current
 	p.status.Node, p.status.Types, p.status.Fault = p.node, types, p.fault
-	if !p.outdated && p.owed() == 0 {
+	if p.told() {
 		p.status.Told = p.fetched
 		if p.fault == "" {
 			p.status.Current = p.fetched

@@ -73,6 +73,9 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 	looks := 0 // without progress
 	stuck := time.NewTicker(s.opts.StuckAfter / patience)
 	defer stuck.Stop()
+	warmed := time.NewTimer(warmTime) // runs while something waits for it
+	warmed.Stop()
+	defer warmed.Stop()
 	for {
 		var next envoy.Message
 		var ready chan<- envoy.Message
@@ -113,10 +116,14 @@ func (s *Server) serve(stream grpc.ServerStream, delta bool, receive func() (*re
 				return status.Error(codes.DeadlineExceeded, "no answer to a response")
 			}
 			continue
+		case <-warmed.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		p.plan()
+		if len(p.warm.clusters) > 0 {
+			warmed.Reset(time.Until(p.warm.since.Add(warmTime)))
+		}
 	}
 }
 

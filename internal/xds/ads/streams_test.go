@@ -90,6 +90,7 @@ func (d *deltaStream) expect(want string) {
 type worldStream struct {
 	t      *testing.T
 	stream discoverypb.AggregatedDiscoveryService_StreamAggregatedResourcesClient
+	names  map[string][]string // what was asked for by name, by type
 	last   *discoverypb.DiscoveryResponse
 }
 
@@ -101,11 +102,12 @@ func newWorldStream(t *testing.T, socket string) *worldStream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &worldStream{t: t, stream: s}
+	return &worldStream{t: t, stream: s, names: map[string][]string{}}
 }
 
 func (w *worldStream) ask(r *discoverypb.DiscoveryRequest) {
 	w.t.Helper()
+	w.names[r.GetTypeUrl()] = r.GetResourceNames()
 	if err := w.stream.Send(r); err != nil {
 		w.t.Fatal(err)
 	}
@@ -113,7 +115,10 @@ func (w *worldStream) ask(r *discoverypb.DiscoveryRequest) {
 
 func (w *worldStream) ack() {
 	w.t.Helper()
-	w.ask(&discoverypb.DiscoveryRequest{TypeUrl: w.last.GetTypeUrl(), ResponseNonce: w.last.GetNonce(), VersionInfo: w.last.GetVersionInfo()})
+	w.ask(&discoverypb.DiscoveryRequest{
+		TypeUrl: w.last.GetTypeUrl(), ResponseNonce: w.last.GetNonce(), VersionInfo: w.last.GetVersionInfo(),
+		ResourceNames: w.names[w.last.GetTypeUrl()],
+	})
 }
 
 func (w *worldStream) receive() *discoverypb.DiscoveryResponse {
