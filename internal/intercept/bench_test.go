@@ -49,7 +49,7 @@ func BenchmarkDial(b *testing.B) {
 	var times []time.Duration
 	for b.Loop() {
 		began := time.Now()
-		conn, err := c.Dial(context.Background(), source, 8080)
+		conn, err := c.Dial(context.Background(), clientOf(source), 8080)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -172,39 +173,65 @@ func (m *targetMemory) set(port uint16, target int) {
 	m.last[port] = target
 }
 
-// Dial connects to a port of the programs in the case: on 127.0.0.1, the case's
-// own address or ::1, whichever is served. The program sees source as its
-// client's address if source is valid and of the family that it is reached by;
-// else it sees the address that was dialed. If nothing listens, the error wraps
+// Client are the addresses that a program shall see of who connects to it, by
+// family. Without one it sees the address that was dialed.
+type Client struct{ IP4, IP6 netip.Addr }
+
+// of is the client's address of the family of target.
+func (c Client) of(target netip.Addr) netip.Addr {
+	if target.Is4() {
+		return c.IP4
+	}
+	return c.IP6
+}
+
+// Dial connects to a port of the programs in the case: on the case's own address,
+// which is what a program sees as its end of the connection then, on 127.0.0.1, or on
+// one of these of IPv6, whichever is served. If nothing listens, the error wraps
 // syscall.ECONNREFUSED.
-func (c *Case) Dial(ctx context.Context, source netip.Addr, port uint16) (*net.TCPConn, error) {
-	targets := [...]netip.Addr{ipv4Loopback(), c.cfg.IP4, netip.IPv6Loopback(), c.cfg.IP6}
+func (c *Case) Dial(ctx context.Context, client Client, port uint16) (*net.TCPConn, error) {
+	targets := []netip.Addr{c.cfg.IP4, ipv4Loopback(), c.cfg.IP6, netip.IPv6Loopback()}
 	first := c.targets.get(port)
-	var refused error
+	conn, at, err := c.dialFirst(ctx, client, targets, first, port)
+	if err == nil && at != first {
+		c.targets.set(port, at)
+	}
+	return conn, err
+}
+
+// DialAt is Dial to what programs have opened to others: on the case's address that
+// target names or, if nothing listens there, on that of the other family. Loopback
+// addresses are left out.
+func (c *Case) DialAt(ctx context.Context, client Client, target netip.AddrPort) (*net.TCPConn, error) {
+	targets := []netip.Addr{c.cfg.IP4, c.cfg.IP6}
+	first := slices.Index(targets, target.Addr())
+	if first < 0 {
+		return nil, fmt.Errorf("dial %v: it is no address of the case: %w", target, syscall.EADDRNOTAVAIL)
+	}
+	conn, _, err := c.dialFirst(ctx, client, targets, first, target.Port())
+	return conn, err
+}
+
+// dialFirst connects to the first of the targets that is served, beginning with the
+// one at first, and says which it was.
+func (c *Case) dialFirst(ctx context.Context, client Client, targets []netip.Addr, first int, port uint16) (conn *net.TCPConn, at int, err error) {
+	refused := error(syscall.ECONNREFUSED)
 	for i := range targets {
-		at := (first + i) % len(targets)
-		if at >= 2 && !c.listenersHaveIPv6() || !targets[at].IsValid() {
+		at = (first + i) % len(targets)
+		target := targets[at]
+		if !target.IsValid() || target.Is6() && !c.listenersHaveIPv6() {
 			continue
 		}
-		conn, err := c.dialTarget(ctx, netip.AddrPortFrom(targets[at], port), source)
+		conn, err = c.dialTarget(ctx, netip.AddrPortFrom(target, port), client.of(target))
 		if err == nil {
-			if at != first {
-				c.targets.set(port, at)
-			}
-			return conn, nil
+			return conn, at, nil
 		}
 		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, err
+			return nil, 0, err
 		}
 		refused = err
 	}
-	return nil, refused
-}
-
-// DialAt is Dial to one address of the case, and what listens on another one is not
-// found.
-func (c *Case) DialAt(ctx context.Context, source netip.Addr, target netip.AddrPort) (*net.TCPConn, error) {
-	return c.dialTarget(ctx, target, source)
+	return nil, 0, refused
 }
 
 func (c *Case) listenersHaveIPv6() bool { return len(c.listeners.tcp) > 1 }
@@ -227,8 +254,7 @@ func (c *Case) dialTarget(ctx context.Context, target netip.AddrPort, source net
 	}
 	f := os.NewFile(uintptr(fd), "case socket")
 	defer f.Close() // FileConn makes a copy
-	source = source.Unmap()
-	if source.IsValid() && source.Is4() == target.Addr().Is4() && !source.IsUnspecified() {
+	if source.IsValid() && !source.IsUnspecified() {
 		if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(source, 0))); err != nil {
 			return fail(fmt.Errorf("bind to %v: %w", source, err))
 		}

@@ -3,6 +3,7 @@ package intercept_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"strconv"
@@ -20,7 +21,7 @@ func ask(tb testing.TB, c *intercept.Case, source string, port uint16) (string, 
 	if source != "" {
 		src = netip.MustParseAddr(source)
 	}
-	conn, err := c.Dial(testContext(tb), src, port)
+	conn, err := c.Dial(testContext(tb), clientOf(src), port)
 	if err != nil {
 		return "", err
 	}
@@ -32,6 +33,56 @@ func ask(tb testing.TB, c *intercept.Case, source string, port uint16) (string, 
 	// The port of the client is arbitrary.
 	said := string(answer)
 	return said[:strings.LastIndexByte(said, ':')], nil
+}
+
+// clientOf is a client with one address.
+func clientOf(a netip.Addr) intercept.Client {
+	if a.Is4() {
+		return intercept.Client{IP4: a}
+	}
+	return intercept.Client{IP6: a}
+}
+
+// TestDialAt: what a program opens to others is found by both of the case's addresses,
+// what it keeps to itself by none; the client has an address of either family, and
+// the program's own end is what was called.
+func TestDialAt(t *testing.T) {
+	c := startCase(t, config(t))
+	client := intercept.Client{IP4: netip.MustParseAddr("10.77.0.9"), IP6: netip.MustParseAddr("fd77::9")}
+	for _, tt := range []struct{ network, listen, target, want string }{
+		{"tcp", ":9000", "10.77.0.2:9000", "hello 10.77.0.9 at 10.77.0.2:9000"},
+		{"tcp", ":9001", "[fd77::2]:9001", "hello fd77::9 at [fd77::2]:9001"},
+		{"tcp4", "0.0.0.0:9002", "[fd77::2]:9002", "hello 10.77.0.9 at 10.77.0.2:9002"},
+		{"tcp", "[fd77::2]:9003", "10.77.0.2:9003", "hello fd77::9 at [fd77::2]:9003"},
+		{"tcp", "127.0.0.1:9004", "10.77.0.2:9004", ""},
+		{"tcp", "[::1]:9005", "[fd77::2]:9005", ""},
+		{"tcp", ":9006", "127.0.0.1:9006", ""},
+		{"tcp", ":9007", "10.77.0.3:9007", ""},
+	} {
+		p := role(t, c, "ends", tt.network, tt.listen).ready(t)
+		conn, err := c.DialAt(testContext(t), client, netip.MustParseAddrPort(tt.target))
+		if (err == nil) != (tt.want != "") {
+			t.Errorf("%s for a program on %s: %v", tt.target, tt.listen, err)
+		}
+		if err == nil {
+			got, err := io.ReadAll(conn)
+			conn.Close()
+			if string(got) != tt.want || err != nil {
+				t.Errorf("%s for a program on %s: %q, %v; want %q", tt.target, tt.listen, got, err, tt.want)
+			}
+		}
+		p.stdin.Close()
+	}
+	// By Dial, too, a program that listens everywhere is called by its own address.
+	role(t, c, "ends", "tcp", ":9100").ready(t)
+	conn, err := c.Dial(testContext(t), client, 9100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got, err := io.ReadAll(conn); string(got) != "hello 10.77.0.9 at 10.77.0.2:9100" || err != nil {
+		t.Errorf("by Dial: %q, %v", got, err)
+	}
 }
 
 func TestDialFindsTheProgram(t *testing.T) {
@@ -48,7 +99,8 @@ func TestDialFindsTheProgram(t *testing.T) {
 		{"IPv6 loopback only", "[::1]:8084", 8084, "fd77::9", "hello [fd77::9]"},
 		{"IPv6 case address only", "[fd77::2]:8085", 8085, "fd77::9", "hello [fd77::9]"},
 		{"source of the other family", "[::1]:8086", 8086, "10.77.0.9", "hello [::1]"},
-		{"no source", ":8087", 8087, "", "hello 127.0.0.1"},
+		{"no source", ":8087", 8087, "", "hello 10.77.0.2"},
+		{"no source, loopback only", "127.0.0.1:8088", 8088, "", "hello 127.0.0.1"},
 		{"privileged port", ":80", 80, "10.77.0.9", "hello 10.77.0.9"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -109,7 +161,7 @@ func TestManyDials(t *testing.T) {
 		go func() {
 			var errAll error
 			for range each {
-				conn, err := c.Dial(ctx, netip.MustParseAddr("10.77.0.9"), 8080)
+				conn, err := c.Dial(ctx, clientOf(netip.MustParseAddr("10.77.0.9")), 8080)
 				if err == nil {
 					_, err = readAll(conn)
 					conn.Close()
@@ -138,7 +190,7 @@ func TestBurstOfDials(t *testing.T) {
 	for range burst {
 		go func() {
 			<-begin
-			conn, err := c.Dial(ctx, netip.MustParseAddr("10.77.0.9"), 8080)
+			conn, err := c.Dial(ctx, clientOf(netip.MustParseAddr("10.77.0.9")), 8080)
 			if err == nil {
 				err = conn.Close()
 			}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -234,7 +233,7 @@ func TestAgentDies(t *testing.T) {
 	if _, err := c.Start(intercept.Program{Args: []string{"true"}}); err == nil {
 		t.Error("a program was started in a dead case")
 	}
-	if _, err := c.Dial(t.Context(), netip.Addr{}, 80); err == nil {
+	if _, err := c.Dial(t.Context(), intercept.Client{}, 80); err == nil {
 		t.Error("a dead case was dialed")
 	}
 	if err := c.Close(); err != nil {

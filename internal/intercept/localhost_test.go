@@ -81,7 +81,7 @@ func TestOwnServiceAddress(t *testing.T) {
 				return
 			}
 			accepted++
-			up, err := c.Dial(t.Context(), conn.Source.Addr(), conn.OrigDst.Port())
+			up, err := c.Dial(t.Context(), clientOf(conn.Source.Addr()), conn.OrigDst.Port())
 			if err != nil {
 				fmt.Fprint(conn, err)
 			} else {

@@ -105,6 +105,25 @@ func play(role string, args []string) error {
 		defer c.Close()
 		_, err = io.WriteString(c, args[2])
 		return err
+	case "ends": // ends NETWORK ADDR: tells every peer its address, and its own, until stdin ends
+		l, err := new(net.ListenConfig).Listen(ctx, args[0], args[1])
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(os.Stdout, "ready")
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+				fmt.Fprintf(c, "hello %s at %s", host, c.LocalAddr())
+				c.Close()
+			}
+		}()
+		_, err = io.Copy(io.Discard, os.Stdin)
+		return err
 	case "serve": // serve NETWORK ADDR: tells every peer its address, until stdin ends
 		l, err := new(net.ListenConfig).Listen(ctx, args[0], args[1])
 		if err != nil {

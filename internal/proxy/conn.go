@@ -189,6 +189,12 @@ func (c *conn) resolveOutbound() {
 		c.target = c.directTarget(w, dst.Port())
 		return
 	}
+	// Addresses of workloads that are not there mean nothing outside the mesh: who
+	// has them in some network of the host is not meant.
+	if _, ours := mesh.IndexOf(c.p.o.Net, dst.Addr()); ours {
+		c.target = target{protocol: mesh.ProtocolAuto, cluster: noWorkload()}
+		return
+	}
 	if !c.localhost {
 		if l := s.byPort[dst.Port()]; l != nil {
 			use(l)
@@ -205,6 +211,14 @@ func (c *conn) resolveOutbound() {
 		return
 	}
 	c.target = target{protocol: mesh.ProtocolTCP, cluster: blackHole()}
+}
+
+// noWorkload is the cluster of an address that no workload has.
+func noWorkload() *cluster {
+	return &cluster{
+		Cluster:     &upstream.Cluster{Cluster: mesh.Cluster{Name: mesh.PassthroughCluster, Type: mesh.ClusterBlackHole}},
+		serviceName: mesh.BlackHoleCluster,
+	}
 }
 
 func blackHole() *cluster {
@@ -227,7 +241,7 @@ func (c *conn) directTarget(w *mesh.Workload, port uint16) target {
 	}
 	t := target{protocol: mesh.ProtocolAuto, cluster: cl, direct: w}
 	for i := range w.Ports {
-		if w.Ports[i].Port == port {
+		if w.Ports[i].Port == port && w.Ports[i].Protocol != mesh.ProtocolUDP {
 			t.protocol = w.Ports[i].Protocol
 		}
 	}

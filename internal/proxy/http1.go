@@ -226,7 +226,7 @@ func (h *http1Conn) untaken() bool {
 }
 
 // settle finishes the record of the last exchange and gives its memory back,
-// if that has not been done. Who was refused got no response.
+// if that has not been done: nobody may look at the exchange afterwards. Who was refused got no response.
 //
 // The record waits for this because a client that gave up and closed its socket
 // looks like one that half-closed it, until the response is refused.

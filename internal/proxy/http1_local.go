@@ -113,7 +113,8 @@ const (
 
 // linger ends a connection on which the client may still be sending: it closes
 // the sending side and reads on for a while, since closing at once would make
-// the kernel reset the connection and the client lose the response.
+// the kernel reset the connection and the client lose the response. It settles the
+// exchange: h.x is nil then, and what it was belongs to somebody else.
 func (h *http1Conn) linger() {
 	h.settle(h.refused()) // what follows is no longer part of the request
 	tcp, ok := h.nc.(interface{ CloseWrite() error })

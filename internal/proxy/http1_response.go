@@ -269,17 +269,17 @@ func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool 
 	}
 	reusable := err == nil && x.res.KeepAlive && x.answer.Len() == 0
 	if pump != nil {
-		reusable = reusable && pump.complete()
-		if !pump.complete() {
-			up.Discard()
+		if !pump.ends() {
+			up.Discard() // its write must not wait for who has answered and reads no more
 		}
 		pump.stop()
 		x.rec.BytesReceived += pump.received
 		if !pump.complete() {
-			x.closing = true
+			reusable, x.closing = false, true
 		}
 	}
 	if reusable {
+		up.Doubt(x.res.Framing == http1.NoBody)
 		if x.deadline > 0 || up.Interrupted() {
 			up.Resume()
 		}
@@ -293,6 +293,7 @@ func (h *http1Conn) complete(up *upstream.Conn, pump *bodyPump, err error) bool 
 	case err == nil:
 		if x.closing && (h.in.Len() > 0 || pump != nil && !pump.complete()) {
 			h.linger()
+			return false // and x is another's by now
 		}
 		return !x.closing
 	case errors.Is(err, errClientGone):

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/proxy/http1"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
@@ -159,16 +160,41 @@ func (b *bodyPump) forward() (moved, ok bool) {
 		b.state.Store(uint32(pumpLast)) // before the write that may bring the response
 		b.h.watch.phase.CompareAndSwap(uint32(phaseUpload), uint32(phaseWait))
 	}
-	if _, err := writeContent(&b.up.Stream, in, from, to, b.framing, b.body); err != nil {
+	_, err = writeContent(&b.up.Stream, in, from, to, b.framing, b.body)
+	in.Skip(used) // whatever became of it: what the body has counted is no next request
+	if err != nil {
 		b.state.Store(uint32(pumpStopped))
 		return false, false
 	}
-	in.Skip(used)
 	return true, true
 }
 
-// complete reports whether the whole body was handed to the upstream.
+// complete reports whether the whole body was handed to the upstream, or is being so.
 func (b *bodyPump) complete() bool { return pumpState(b.state.Load()) == pumpLast }
+
+// lastWrite is how long the last write may take once the response is there.
+const lastWrite = 250 * time.Millisecond
+
+// ends reports whether the pump has come to its own end, or does so within a moment: the
+// response may be there before the write that brought it returns.
+func (b *bodyPump) ends() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+	}
+	if !b.complete() {
+		return false
+	}
+	t := time.NewTimer(lastWrite)
+	defer t.Stop()
+	select {
+	case <-b.done:
+		return true
+	case <-t.C:
+		return false
+	}
+}
 
 // stop ends the pump and waits for it. If it was not complete the upstream
 // connection must have been closed before.

@@ -41,10 +41,11 @@ func (c *conn) meet(cl *cluster) *upstream.Endpoint {
 		limits = p.peerLimits()
 		if wire, ok := c.target.direct.WirePortOf(cl.Port); ok {
 			key.Target, dial = wire, p.dialPeer(wire)
-			break
+		} else {
+			key.Target = caseAddress(c.target.direct, key.Target)
+			key.Via = netip.AddrPortFrom(c.target.direct.IP, mesh.PortInbound)
+			dial = p.dialUndeclared(key.Via, key.Target)
 		}
-		key.Target = caseAddress(c.target.direct, key.Target)
-		dial = p.dialUndeclared(c.target.direct, key.Target)
 	case c.localhost:
 		dial = p.dialHost(key.Target)
 	default:

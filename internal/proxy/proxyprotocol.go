@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/vitrine-mesh/vitrine/internal/mesh"
 	"github.com/vitrine-mesh/vitrine/internal/telemetry"
 	"github.com/vitrine-mesh/vitrine/internal/upstream"
 )
@@ -123,14 +122,14 @@ func (c *conn) awaitHeader() (target netip.AddrPort, err error) {
 	}
 }
 
-// dialUndeclared connects to a port of w that it does not declare: by way of the
-// listener that its proxy has for all of these.
-func (p *Proxy) dialUndeclared(w *mesh.Workload, target netip.AddrPort) upstream.DialFunc {
+// dialUndeclared connects to a port that a workload does not declare: via the listener
+// that its proxy has for all of these.
+func (p *Proxy) dialUndeclared(via, target netip.AddrPort) upstream.DialFunc {
 	source := p.o.Self.CaseIP
 	if target.Addr().Is6() {
 		source = p.o.Self.CaseIP6
 	}
-	dial := p.dialPeer(netip.AddrPortFrom(w.IP, mesh.PortInbound))
+	dial := p.dialPeer(via)
 	first := header(source, target)
 	return func(ctx context.Context) (net.Conn, error) {
 		nc, err := dial(ctx)

@@ -200,6 +200,10 @@ func TestUndeclaredPortOfAPod(t *testing.T) {
 			}
 			u.client.lastEntry(t, requests)
 			u.pod.lastEntry(t, requests)
+			cs := u.pod.p.Stats().Clusters[0]
+			if cs.Name != mesh.InboundPassthroughCluster || len(cs.Endpoints) != 1 || cs.Endpoints[0].TotalRequests != requests {
+				t.Errorf("the admin's figures are %+v", cs)
+			}
 			u.client.wantSeries(t, `istio_requests_total\{.*destination_workload="db",.*destination_service_name="PassthroughCluster",.*response_code="200".* 3$`)
 			u.pod.wantSeries(t, `istio_requests_total\{.*source_workload="client",.*destination_service_name="InboundPassthroughCluster",.*response_code="200".* 3$`)
 		})
@@ -233,6 +237,42 @@ func TestUndeclaredPortServerFirst(t *testing.T) {
 		h.wantSeries(t, fmt.Sprintf(`istio_tcp_received_bytes_total\{.*destination_workload="db".* %d$`, len(sent)))
 		h.wantSeries(t, `istio_tcp_connections_closed_total\{.*destination_workload="db".* 1$`)
 	}
+}
+
+// TestAddressBecomesAPod: the address of a pod that is not there is refused, and not
+// looked for elsewhere; when it is there, it is reached at once.
+func TestAddressBecomesAPod(t *testing.T) {
+	u := startUndeclared(t, httptestServer(t), func(pod *mesh.Workload) netip.AddrPort { return netip.AddrPortFrom(pod.CaseIP, 81) })
+	known := u.client.p.Config()
+	without := *known
+	without.Workloads = known.Workloads[:1]
+	without.Listeners = []mesh.Listener{{Name: catchAll, Direction: mesh.Outbound, Cluster: mesh.PassthroughCluster}}
+	without.Clusters = []mesh.Cluster{{Name: mesh.PassthroughCluster, Type: mesh.ClusterOriginalDst, ConnectTimeout: patience}}
+	ask := func() int {
+		c := u.client.dial(t)
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: db-0.db:81\r\nConnection: close\r\n\r\n")
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	for range 2 {
+		if err := u.client.p.Apply(&without); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(); got != http.StatusServiceUnavailable {
+			t.Errorf("before the pod is known: %d", got)
+		}
+		if err := u.client.p.Apply(known); err != nil {
+			t.Fatal(err)
+		}
+		if got := ask(); got != http.StatusOK {
+			t.Errorf("when the pod is known: %d", got)
+		}
+	}
+	u.client.wantSeries(t, `istio_requests_total\{.*destination_workload="unknown",.*destination_service_name="BlackHoleCluster",.*response_code="503".*response_flags="UH".* 2$`)
 }
 
 // TestHeaderIsDemanded: who does not say which port of the workload he wants, or wants

@@ -66,7 +66,7 @@ func (p *Proxy) Stats() Stats {
 		}
 	}
 	slices.SortFunc(st.Clusters, func(a, b ClusterStats) int { return cmp.Compare(a.Name, b.Name) })
-	var passthrough *ClusterStats
+	var passthrough, undeclared *ClusterStats
 	for i := range st.Clusters {
 		cs := &st.Clusters[i]
 		switch {
@@ -74,12 +74,18 @@ func (p *Proxy) Stats() Stats {
 			local[s.clusters[cs.Name].Port] = cs
 		case cs.Name == mesh.PassthroughCluster:
 			passthrough = cs
+		case cs.Name == mesh.InboundPassthroughCluster:
+			undeclared = cs
 		}
 	}
 	for key, e := range p.sources.Endpoints() {
 		cs := passthrough
-		if key.Source.IsValid() {
+		switch {
+		case !key.Source.IsValid():
+		case key.Target.Addr().IsLoopback():
 			cs = local[key.Target.Port()]
+		default:
+			cs = undeclared
 		}
 		if cs != nil {
 			cs.Endpoints = append(cs.Endpoints, EndpointStats{Address: e.Addr().String(), Weight: 1, Counts: e.Counts()})

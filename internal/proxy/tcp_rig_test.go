@@ -56,6 +56,7 @@ func newRig(t *testing.T, proto mesh.Protocol, endpoints ...netip.AddrPort) *rig
 func newRigWith(t *testing.T, o Options, proto mesh.Protocol, endpoints ...netip.AddrPort) *rig {
 	t.Helper()
 	self := mesh.Workload{Name: "client-1", Namespace: "default", Owner: "client", Labels: map[string]string{"app": "client"}}
+	o.Net = testNet
 	rec, err := telemetry.New(telemetry.Options{Self: self})
 	if err != nil {
 		t.Fatal(err)

@@ -52,7 +52,10 @@ func caseConfig(b *pod.Bootstrap) intercept.Config {
 }
 
 // podCase is intercept.Case as the pod's runtime uses it.
-type podCase struct{ c *intercept.Case }
+type podCase struct {
+	c   *intercept.Case
+	net uint8 // network byte of the mesh IPs
+}
 
 func (p podCase) Start(prog pod.Program) (pod.Process, error) {
 	proc, err := p.c.Start(intercept.Program{
@@ -96,27 +99,39 @@ func (p podCase) Exec(ctx context.Context, prog pod.Program) error {
 }
 
 func (p podCase) Dial(ctx context.Context, port uint16) (net.Conn, error) {
-	conn, err := p.c.Dial(ctx, netip.Addr{}, port)
+	conn, err := p.c.Dial(ctx, intercept.Client{}, port)
 	if err != nil {
 		return nil, err
 	}
 	return conn, nil
 }
 
-// dialProgram connects the proxy to a program, which sees source as its client: at
-// target, or wherever it listens if that is only a port.
+// dialProgram connects the proxy to a program, which sees source as its client: at an
+// address of the pod, or wherever it listens if target is only a port.
 func (p podCase) dialProgram(ctx context.Context, source netip.Addr, target netip.AddrPort) (net.Conn, error) {
-	dial := p.c.DialAt
-	if !target.Addr().IsValid() {
-		dial = func(ctx context.Context, source netip.Addr, at netip.AddrPort) (*net.TCPConn, error) {
-			return p.c.Dial(ctx, source, at.Port())
-		}
+	var conn *net.TCPConn
+	var err error
+	if client := p.clientOf(source); target.Addr().IsValid() {
+		conn, err = p.c.DialAt(ctx, client, target)
+	} else {
+		conn, err = p.c.Dial(ctx, client, target.Port())
 	}
-	conn, err := dial(ctx, source, target)
 	if err != nil {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// clientOf are the addresses of a client in cases: a workload has one of each family.
+func (p podCase) clientOf(source netip.Addr) intercept.Client {
+	source = source.Unmap()
+	switch i, ok := mesh.IndexOf(p.net, source); {
+	case ok:
+		return intercept.Client{IP4: mesh.CaseIP4(i), IP6: mesh.CaseIP6(i)}
+	case source.Is4():
+		return intercept.Client{IP4: source}
+	}
+	return intercept.Client{IP6: source}
 }
 
 type podProcess struct{ *intercept.Process }

@@ -100,7 +100,7 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 
 	// 4. The proxy and its configuration.
 	px, err := proxy.New(proxy.Options{
-		Self: *w, Net: s.b.Net, Recorder: recorder, DialProgram: podCase{place}.dialProgram,
+		Self: *w, Net: s.b.Net, Recorder: recorder, DialProgram: podCase{place, s.b.Net}.dialProgram,
 		CasePID: place.PID(), Log: s.log, DrainIdleGrace: drainIdleGrace,
 	})
 	if err != nil {
@@ -182,7 +182,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		s.runtime.Run(run, podCase{place}, hooks)
+		s.runtime.Run(run, podCase{place, s.b.Net}, hooks)
 	}()
 	select {
 	case <-ended:

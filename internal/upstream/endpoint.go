@@ -25,7 +25,8 @@ type Limits struct {
 
 // staleCheckAfter is the idle time from which Get looks at a connection before it
 // hands it out, for whom it may have ended. A look costs one system call; within this
-// time after a complete response it is left out.
+// time after a complete response it is left out, unless the response had no body: some
+// servers send one all the same, and it is no answer to the next request (Doubt).
 const staleCheckAfter = 10 * time.Millisecond
 
 // Endpoint is one address with the connections to it.
@@ -127,7 +128,7 @@ func (e *Endpoint) Get(now int64, sound bool) *Conn {
 		e.idle[n-1] = nil
 		e.idle = e.idle[:n-1]
 		e.mu.Unlock()
-		if (sound || now-c.idleSince >= int64(staleCheckAfter)) && !c.Untouched() {
+		if (sound || c.doubted || now-c.idleSince >= int64(staleCheckAfter)) && !c.Untouched() {
 			c.Discard()
 			continue
 		}
@@ -238,8 +239,13 @@ type Conn struct {
 	local     netip.AddrPort
 	idleSince int64
 	reused    bool
+	doubted   bool
 	discarded bool
 }
+
+// Doubt says whether the server may have more to send that nobody asked for: then the
+// connection is looked at whenever it is used again.
+func (c *Conn) Doubt(it bool) { c.doubted = it }
 
 // Local is our end of the connection; invalid if it has no such address.
 func (c *Conn) Local() netip.AddrPort { return c.local }

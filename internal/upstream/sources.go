@@ -18,6 +18,7 @@ type Sources struct {
 type SourceKey struct {
 	Source netip.Addr     // address the server sees as its client; invalid if it does not matter
 	Target netip.AddrPort // where connections go
+	Via    netip.AddrPort // the proxy that takes them there; invalid if none does
 }
 
 type source struct {
