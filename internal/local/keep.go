@@ -18,7 +18,7 @@ import (
 const (
 	// stopSlack is for the pod's own steps around the grace period: leaving
 	// the mesh, draining, last metrics.
-	stopSlack = pod.DrainTimeout + 5*time.Second
+	stopSlack = 10 * time.Second
 	// claimTime is how long a program that was prepared may take to appear.
 	claimTime = 30 * time.Second
 	// defaultUnlistedTime is of Options. Proxies need milliseconds, or seconds while

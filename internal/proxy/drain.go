@@ -11,11 +11,42 @@ import (
 // drainPoll is how often Drain looks whether connections have ended.
 const drainPoll = 20 * time.Millisecond
 
-// Drain ends service without losing requests: inbound listeners are closed,
+// opaqueGrace is how long Quiesce waits for what it cannot look into: for an exchange
+// that is nearly over. The end of a longer one is the program's to say.
+const opaqueGrace = time.Second
+
+// Quiesce ends service without losing requests: inbound listeners are closed,
 // responses say Connection: close, HTTP/2 connections get a GOAWAY, and what is
-// in flight is finished. Inbound connections come first; the program may still
-// call others meanwhile. When ctx is done, what remains is closed by force,
-// counted, and reported by the error. A second call does the same again.
+// in flight is finished. It returns when no inbound connection is open but opaque and
+// upgraded ones, for which it waits less, or when ctx is done. It closes nothing by
+// force, and what the program calls goes on.
+func (p *Proxy) Quiesce(ctx context.Context) {
+	p.beginDrain(mesh.Inbound)
+	p.applying.Lock()
+	p.unbind()
+	p.applying.Unlock()
+	for began := time.Now(); p.accepting(mesh.Inbound) || p.busy(time.Since(began) < opaqueGrace); {
+		if !pause(ctx, drainPoll) {
+			return
+		}
+	}
+}
+
+// busy reports whether an inbound connection is open, opaque ones counted or not.
+func (p *Proxy) busy(opaque bool) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		if c.dir == mesh.Inbound && (opaque || !c.watch.opaque.Load()) {
+			return true
+		}
+	}
+	return false
+}
+
+// Drain ends everything: as Quiesce does, but it waits for all inbound connections,
+// and then in the same way for the outbound ones. When ctx is done, what remains is
+// closed by force, counted, and reported by the error. A second call does the same again.
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.beginDrain(mesh.Inbound)
 	p.applying.Lock()

@@ -404,6 +404,48 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestQuiesceCutsNothing: a request that takes longer than there is time goes on, and so
+// does an opaque connection, for which nobody waits long.
+func TestQuiesceCutsNothing(t *testing.T) {
+	o := newHeld()
+	h := startInbound(t, serveRaw(t, o.serve), nil)
+	c := h.dial(t)
+	io.WriteString(c, plainRequest)
+	await(t, o.asked)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	h.p.Quiesce(ctx)
+	if err := context.Cause(ctx); err == nil {
+		t.Error("a request in flight was not waited for")
+	}
+	o.answer <- "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
+		t.Errorf("the request that was in flight: %v, %v", resp, err)
+	}
+
+	cfg, bind := inboundConfig(t, serveRaw(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }))
+	cfg.Listeners[0].Protocol = mesh.ProtocolTCP
+	h = startHop(t, cfg, nil)
+	h.addr = bind.String()
+	c = h.dial(t)
+	echo := func(text string) {
+		t.Helper()
+		got := make([]byte, len(text))
+		_, _ = io.WriteString(c, text)
+		if _, err := io.ReadFull(c, got); string(got) != text || err != nil {
+			t.Errorf("echo %q, %v; want %q", got, err, text)
+		}
+	}
+	echo("before")
+	ctx, cancel = context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	h.p.Quiesce(ctx)
+	if err := context.Cause(ctx); err != nil {
+		t.Errorf("an opaque connection was waited for: %v", err)
+	}
+	echo("after")
+}
+
 func TestDrainByForce(t *testing.T) {
 	o := newHeld()
 	h := startInbound(t, serveRaw(t, o.serve), nil)

@@ -347,6 +347,7 @@ func (h *http1Conn) tunnel(ctx context.Context, up *upstream.Conn) bool {
 		return false
 	}
 	h.watch.set(phaseOpaque, telemetry.Now())
+	h.watch.opaque.Store(true)
 	moved := h.relay(ctx, up.NetConn(), x.answer.Bytes(), nil)
 	x.rec.BytesSent += moved.sent
 	x.rec.BytesReceived += moved.received

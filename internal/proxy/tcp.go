@@ -25,6 +25,7 @@ func (c *conn) serveTCP(ctx context.Context) {
 // asked for; for destinations without a service it stands for the host.
 func (c *conn) forward(ctx context.Context, first *early, sni string) {
 	c.watch.set(phaseOpaque, telemetry.Now())
+	c.watch.opaque.Store(true)
 	defer c.watch.up.Store(nil)
 	rec := c.p.o.Recorder.BeginConn(c.dir, nil)
 	rec.SNI, rec.Downstream, rec.DownstreamLocal = sni, c.source, c.local

@@ -28,6 +28,7 @@ type watch struct {
 	giveUp   atomic.Pointer[context.CancelFunc] // ends connecting; nil when that is not under way
 	verdict  atomic.Uint32                      // why the reaper interrupted the connection
 	forced   atomic.Bool                        // closed by force
+	opaque   atomic.Bool                        // carries bytes that nobody looks into, to its end
 	looks    uint32                             // reaper only: how often it looked during this request
 	lookedAt int64                              // reaper only: the request that looks belongs to
 

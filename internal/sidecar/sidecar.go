@@ -164,6 +164,7 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	case <-ctx.Done():
 		return nil
 	}
+	var drained atomic.Bool
 	hooks := pod.Hooks{
 		Ready: func(ready bool) { //nolint:contextcheck // binding a listener does not wait
 			px.SetReady(ready)
@@ -172,9 +173,8 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 		Drain: func(ctx context.Context) {
 			s.readiness.Drain()
 			s.awaitUnlisted(ctx)
-			if err := px.Drain(ctx); err != nil {
-				s.log.WarnContext(ctx, "requests were cut off by the end of the pod", "error", err)
-			}
+			px.Quiesce(ctx)
+			drained.Store(true)
 		},
 	}
 	run, cancel := context.WithCancel(ctx)
@@ -186,6 +186,13 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 	}()
 	select {
 	case <-ended:
+		if drained.Load() { // what the programs said last is on its way
+			ctx, cancel := context.WithTimeout(ctx, lastWords)
+			defer cancel()
+			if err := px.Drain(ctx); err != nil {
+				s.log.WarnContext(ctx, "connections were cut off by the end of the pod", "error", err)
+			}
+		}
 		return nil
 	case <-parts.failed:
 		cancel()
@@ -193,6 +200,9 @@ func (s *sidecar) runPrograms(ctx context.Context, parts *group, place *intercep
 		return errPartEnded
 	}
 }
+
+// lastWords bounds how long connections stay open when the programs have ended.
+const lastWords = time.Second
 
 // noticeTime bounds how long the ports stay open at the end of a pod for the
 // other proxies to learn that it is no endpoint any more.

@@ -262,9 +262,8 @@ func (c *container) countRun() {
 // terminate ends the program: SIGTERM, and SIGKILL after the grace period or at
 // the end of ctx.
 func (c *container) terminate(ctx context.Context, proc Process) {
-	b := c.r.o.Bootstrap
 	c.signal(ctx, proc, syscall.SIGTERM)
-	grace := time.NewTimer(b.Set.GracePeriod)
+	grace := time.NewTimer(c.r.grace())
 	defer grace.Stop()
 	select {
 	case <-proc.Done():
@@ -272,7 +271,7 @@ func (c *container) terminate(ctx context.Context, proc Process) {
 	case <-grace.C:
 	case <-ctx.Done():
 	}
-	c.r.o.Log.WarnContext(ctx, "program did not end in its grace period and is killed", "container", c.spec.Name, "grace", b.Set.GracePeriod)
+	c.r.o.Log.WarnContext(ctx, "program did not end in its grace period and is killed", "container", c.spec.Name, "grace", c.r.o.Bootstrap.Set.GracePeriod)
 	c.signal(ctx, proc, syscall.SIGKILL)
 	<-proc.Done()
 }

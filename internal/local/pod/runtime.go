@@ -12,11 +12,14 @@ import (
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
-// Bounds of how long requests in flight may hold up the end of a pod: when
-// others take over its work, and when the whole mesh ends.
+// Bounds of how long requests in flight may hold up SIGTERM, half of the grace period
+// being another: when others take over the pod's work, and when the whole mesh ends.
 const (
-	DrainTimeout     = 15 * time.Second
+	drainTimeout     = 15 * time.Second
 	downDrainTimeout = 2 * time.Second
+	// lateGrace is what a program has at least from SIGTERM to SIGKILL if the grace
+	// period is no shorter, as kubelet gives it after a preStop hook that took too long.
+	lateGrace = 2 * time.Second
 )
 
 // Hooks connect the programs' life with the proxy. Each may be nil.
@@ -26,7 +29,7 @@ type Hooks struct {
 	Ready func(ready bool)
 	// Drain is called once, after the pod stopped being an endpoint and before
 	// its programs are told to end. It returns when no request is in flight or
-	// ctx ends.
+	// ctx ends, and cuts off nothing: programs may still answer.
 	Drain func(ctx context.Context)
 }
 
@@ -54,6 +57,7 @@ type Runtime struct {
 	containers  []*container
 	initialized bool
 	handover    bool
+	stopped     time.Time     // when Stop was called; zero before
 	unhealthy   bool          // see FailHealth
 	ready       bool          // last told to Hooks.Ready
 	changed     chan struct{} // closed and replaced with each change
@@ -151,8 +155,8 @@ func (r *Runtime) runContainers(ctx context.Context) (ok bool) {
 }
 
 // stopOnDemand takes the pod out of service once Stop was called: not ready,
-// endpoint gone everywhere, no request in flight, and only then the end of the
-// programs.
+// endpoint gone everywhere, no request in flight or not for long, and then the end of
+// the programs. The grace period counts from the beginning.
 func (r *Runtime) stopOnDemand(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -163,8 +167,9 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	r.mu.Lock()
 	limit := downDrainTimeout
 	if r.handover {
-		limit = DrainTimeout
+		limit = drainTimeout
 	}
+	limit = min(limit, r.o.Bootstrap.Set.GracePeriod/2)
 	r.mu.Unlock()
 	if r.hooks.Drain != nil {
 		drain, cancel := context.WithTimeout(ctx, limit)
@@ -173,9 +178,20 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 	}
 }
 
+// grace is how long a program that is told to end now has until it is killed.
+func (r *Runtime) grace() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	whole := r.o.Bootstrap.Set.GracePeriod
+	if r.stopped.IsZero() {
+		return whole
+	}
+	return max(whole-time.Since(r.stopped), min(whole, lateGrace))
+}
+
 // Stop asks all programs to end, gracefully: see Run. With handover others go on
-// with the pod's work, so requests in flight have DrainTimeout to be finished;
-// when the whole mesh ends they have less. No fixed time passes before the drain:
+// with the pod's work, so requests in flight have more time to be finished before
+// programs are told; when the whole mesh ends they have less. No fixed time passes before the drain:
 // the supervisor stops a pod only when all connected proxies know that it is no
 // endpoint (local.Options.Unlisted), and Hooks.Drain waits until the pod's own
 // proxy knows, which is what there is to go by if others stop the pod. Later calls
@@ -183,7 +199,7 @@ func (r *Runtime) stopOnDemand(ctx context.Context) {
 func (r *Runtime) Stop(handover bool) {
 	r.once.Do(func() {
 		r.update(func() {
-			r.handover = handover
+			r.handover, r.stopped = handover, time.Now()
 			r.status.Stopping, r.status.Reason = true, ReasonTerminating
 		})
 		close(r.stopNow)

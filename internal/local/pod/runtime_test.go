@@ -116,7 +116,7 @@ func TestStopIsGraceful(t *testing.T) {
 			script{forever: true, ignores: true},
 			[]string{
 				"0s start app", "0s ready true", "1m0s ready false",
-				"1m0s drain", "1m3s terminated app", "1m33s killed app", "1m33s end app",
+				"1m0s drain", "1m3s terminated app", "1m30s killed app", "1m30s end app",
 			},
 		},
 	} {
@@ -137,6 +137,40 @@ func TestStopIsGraceful(t *testing.T) {
 				if !st.Phase.Ended() || st.Ready || st.Containers[0].Restarts != 0 {
 					t.Errorf("status %+v", st)
 				}
+			})
+		})
+	}
+}
+
+// TestGracePeriodCountsFromTheStop: requests in flight hold up SIGTERM for half of the
+// grace period, and for 15 s at most; SIGKILL comes at the end of the period.
+func TestGracePeriodCountsFromTheStop(t *testing.T) {
+	for _, tt := range []struct {
+		grace        time.Duration
+		handover     bool
+		asked, ended time.Duration
+	}{
+		{time.Minute, true, 15 * time.Second, time.Minute},
+		{time.Minute, false, 2 * time.Second, time.Minute},
+		{30 * time.Second, true, 15 * time.Second, 30 * time.Second},
+		{6 * time.Second, true, 3 * time.Second, 6 * time.Second},
+		{3 * time.Second, true, 1500 * time.Millisecond, 3500 * time.Millisecond},
+		{time.Second, true, 500 * time.Millisecond, 1500 * time.Millisecond},
+		{0, true, 0, 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &stage{queue: map[string][]script{"app": {{forever: true, ignores: true}}}}
+			b := bootstrap(mesh.RestartAlways, program("app"))
+			b.Set.GracePeriod = tt.grace
+			hooks := Hooks{Drain: func(ctx context.Context) { <-ctx.Done() }}
+			_, events := play(t, b, s, hooks, func(r *Runtime) {
+				after(time.Second)
+				r.Stop(tt.handover)
+				after(2 * time.Minute)
+			})
+			wantEvents(t, events, []string{
+				"0s start app", fmt.Sprintf("%s terminated app", time.Second+tt.asked),
+				fmt.Sprintf("%s killed app", time.Second+tt.ended), fmt.Sprintf("%s end app", time.Second+tt.ended),
 			})
 		})
 	}
