@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
@@ -20,9 +21,14 @@ const alphabet = "bcdfghjklmnpqrstvwxz2456789"
 const maxName = 63
 
 // templateHash identifies what the replicas of a set are made from: everything
-// but their number and the way they are replaced. A pod with another hash has to be replaced.
+// but their number, the way they are replaced, and what Services say of their ports. A
+// pod with another hash has to be replaced.
 func templateHash(set *mesh.WorkloadSet, restartedAt string) string {
 	t := *set
+	t.Containers = slices.Clone(set.Containers)
+	for i := range t.Containers {
+		t.Containers[i].Ports = declared(t.Containers[i].Ports)
+	}
 	t.Source, t.Replicas, t.Completions, t.BackoffLimit, t.Recreate, t.Parallel = "", 0, 0, 0, false, false
 	data, err := json.Marshal(struct {
 		Set         mesh.WorkloadSet
@@ -39,6 +45,20 @@ func templateHash(set *mesh.WorkloadSet, restartedAt string) string {
 		digits[i] = alphabet[int(d)%len(alphabet)]
 	}
 	return string(digits)
+}
+
+// declared are the ports as the container itself declares them.
+func declared(ports []mesh.ContainerPort) []mesh.ContainerPort {
+	out := slices.DeleteFunc(slices.Clone(ports), func(p mesh.ContainerPort) bool { return p.Targeted })
+	for i := range out {
+		if p := &out[i]; p.Given != nil {
+			p.Protocol, p.Given = *p.Given, nil
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
 }
 
 // podName makes the name of a new replica the way the set's kind does:

@@ -274,6 +274,19 @@ func TestNames(t *testing.T) {
 	if templateHash(&more, "") == hash || templateHash(&set, "now") == hash {
 		t.Error("labels and restarts do not change the template")
 	}
+	ported := func(ports ...mesh.ContainerPort) string {
+		s := set
+		s.Containers = []mesh.Container{{Name: "app", Ports: ports}}
+		return templateHash(&s, "")
+	}
+	given, http := mesh.ProtocolAuto, mesh.ContainerPort{Port: 80}
+	spoken := mesh.ContainerPort{Port: 80, Protocol: mesh.ProtocolHTTP, Given: &given}
+	if ported(spoken, mesh.ContainerPort{Port: 81, Targeted: true}) != ported(http) || ported(mesh.ContainerPort{Port: 81, Targeted: true}) != ported() {
+		t.Error("what a Service says of ports changes the template")
+	}
+	if ported(http) == ported() {
+		t.Error("a declared port does not change the template")
+	}
 	name := podName(&set, hash, 0)
 	if rest, ok := strings.CutPrefix(name, "web-app-"+hash+"-"); !ok || len(rest) != 5 || strings.Trim(rest, alphabet) != "" {
 		t.Errorf("pod name %q", name)

@@ -92,8 +92,8 @@ func (s *Supervisor) Usage() ([]Usage, error) {
 	return out, nil
 }
 
-// usageOf adds up a pod. What a pod says of itself may be older than the processes are,
-// so CPU time may be missing, but none counts twice.
+// usageOf adds up a pod. What a pod says of itself may be older than the processes are:
+// CPU time may be missing then, but none counts twice or for another container.
 func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Usage {
 	w := &ps.Workload
 	proxy := Usage{Namespace: w.Namespace, Pod: w.Name, Container: pod.ProxyContainer, proxyPID: ps.ProxyPID}
@@ -109,12 +109,13 @@ func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Us
 	byPID := map[int]int{} // pid of a program to its container
 	var out []Usage
 	ended, known := 0.0, true // CPU time of programs that ended, and whether these are all
+	starting := false         // a container is between two programs
 	for _, c := range ps.Status.Containers {
 		if c.Init {
 			continue
 		}
-		if _, there := procs[c.PID]; c.PID != 0 && !there {
-			known = false
+		if _, there := procs[c.PID]; !there && c.State != pod.Terminated {
+			known, starting = known && c.PID == 0, true
 		}
 		byPID[c.PID] = len(out)
 		ended += c.CPUSeconds
@@ -129,7 +130,10 @@ func usageOf(ps *PodStatus, procs map[int]procStat, children map[int][]int) []Us
 			out[0].CPUSeconds += others
 		}
 		for _, top := range children[agent] {
-			i := byPID[top] // 0 if it is none of them
+			i, told := byPID[top]
+			if !told && starting {
+				continue // it may be the program of a container that has not told of it yet
+			}
 			for queue := []int{top}; len(queue) > 0; queue = queue[1:] {
 				pid := queue[0]
 				add(&out[i], pid, procs[pid].own+procs[pid].reaped)

@@ -34,6 +34,7 @@ func TestUsageWhileProgramsEnd(t *testing.T) {
 		{"both run", says(21, 0), running, []float64{2.3, 4, 1.5}},
 		{"one has ended, which is not known", says(21, 0), ended, []float64{2.3, 4, 1.5}},
 		{"which is known", says(0, 4), ended, []float64{2.3, 4, 1.5}},
+		{"it runs again, which is not known", says(0, 4), again, []float64{2.3, 4, 1.5}},
 		{"it runs again", says(22, 4), again, []float64{2.3, 4.07, 1.5}},
 	} {
 		children := map[int][]int{}

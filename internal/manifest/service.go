@@ -222,7 +222,7 @@ func (o *object) servicePort(out *mesh.ServicePort, ports []corev1.ServicePort, 
 		if !ok && len(s.set.Containers) > 0 {
 			// Kubernetes does not ask for a port to be declared.
 			c := &s.set.Containers[0]
-			c.Ports = append(c.Ports, mesh.ContainerPort{Port: out.TargetPort})
+			c.Ports = append(c.Ports, mesh.ContainerPort{Port: out.TargetPort, Targeted: true})
 			port = &c.Ports[len(c.Ports)-1]
 		}
 		o.speaks(port, out, s, at)
@@ -265,6 +265,9 @@ func (o *object) speaks(port *mesh.ContainerPort, out *mesh.ServicePort, s *setO
 		o.warn(at, fmt.Sprintf("port %d of %s is said to speak %s here and %s at %s", port.Port, s.set.Name, out.Protocol, port.Protocol, other.where()),
 			"give the Service ports the same protocol")
 		return
+	}
+	if given := port.Protocol; !port.Targeted {
+		port.Given = &given
 	}
 	port.Protocol = out.Protocol
 	s.declared[number] = o

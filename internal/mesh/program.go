@@ -95,6 +95,11 @@ type ContainerPort struct {
 	Name     string
 	Port     uint16
 	Protocol Protocol
+	// What Services say is no part of the replica's form: Targeted marks a port that the
+	// container does not declare, Given is what it declares of one whose Protocol is a
+	// Service's; nil for any other.
+	Targeted bool      `json:",omitempty"`
+	Given    *Protocol `json:",omitempty"`
 }
 
 // File is a file that is visible to the programs of the replica at Path, and

@@ -136,6 +136,8 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	} else {
+		o.Log = slog.New(redactor{o.Log.Handler()})
 	}
 	return o, o.validate()
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"os"
 	"sync"
@@ -134,6 +135,7 @@ type race struct {
 
 	result detect.Result
 	label  string // result label of the counter
+	half   bool   // the server has ended its side without a word, and the client knows
 	early  *early // nil if the server was not needed
 
 	// Shared with the goroutine that listens to the server.
@@ -143,6 +145,7 @@ type race struct {
 	stop   atomic.Bool           // it shall end
 	done   chan struct{}         // closed when it has ended; nil if it was never started
 	found  *early                // its result, read after done
+	broke  bool                  // found.conn was reset, read after done
 }
 
 func (r *race) run(ctx context.Context) {
@@ -235,6 +238,10 @@ func (r *race) look() bool {
 	if len(prefix) == 0 {
 		return false
 	}
+	if r.half { // nobody could answer, whatever it is
+		r.result, r.label = detect.Result{Kind: detect.Opaque}, detect.Opaque.String()
+		return true
+	}
 	got, decided := detect.Client(prefix)
 	if r.tlsOnly && got.Kind != detect.TLS && got.Kind != detect.Unknown {
 		got = detect.Result{Kind: detect.Opaque}
@@ -265,6 +272,7 @@ func (r *race) listen(ctx context.Context) {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				return
 			}
+			r.broke = err != nil && !errors.Is(err, io.EOF)
 		}
 		r.spoke.Store(true)
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes run; fails only when closed, which wakes it too
@@ -286,11 +294,30 @@ func (r *race) server(quiet *time.Time) bool {
 		_ = r.c.nc.SetReadDeadline(*quiet) // fails only when closed, which the read reports
 		return false
 	}
+	if r.found.in.Len() == 0 && r.c.in.Len() == 0 {
+		return r.silent()
+	}
 	r.result, r.label = detect.Result{Kind: detect.Opaque}, detect.Opaque.String()
 	if r.found.in.Len() > 0 {
 		r.label = resultServerFirst
 	}
 	return true
+}
+
+// silent handles a server that has ended the connection before anybody said a word:
+// most likely one that a client keeps in store. What it would have spoken is not known,
+// so it counts as nothing, at both ends. The server may have closed its side only, and
+// the client is told just that.
+func (r *race) silent() bool {
+	tcp, ok := r.c.nc.(interface{ CloseWrite() error })
+	if r.broke || !ok || tcp.CloseWrite() != nil {
+		r.c.reset()
+		r.label = resultClosed
+		return true
+	}
+	r.half = true
+	r.spoke.Store(false)
+	return false
 }
 
 // remember keeps that the server opens the conversation here, unless what it

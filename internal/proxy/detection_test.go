@@ -250,6 +250,50 @@ func TestDrainUndeclaredAndHTTP2(t *testing.T) {
 	r.wantSeries(t, "1", "istio_requests_total", requestLabels("http", "200", "", "-")...)
 }
 
+// TestNobodySaidAWord: a connection that ends before a byte was sent counts as nothing,
+// whoever ends it; if the server has ended its side only, the client may still speak.
+func TestNobodySaidAWord(t *testing.T) {
+	heard := make(chan string, 1)
+	how := make(chan string, 1)
+	r := newRig(t, mesh.ProtocolAuto, origin(t, func(c *net.TCPConn) {
+		switch <-how {
+		case "closes":
+		case "resets":
+			_ = c.SetLinger(0)
+		case "half-closes":
+			_ = c.CloseWrite()
+			said, _ := io.ReadAll(c)
+			heard <- string(said)
+		case "waits":
+			_, _ = io.Copy(io.Discard, c)
+		}
+	}))
+	for _, does := range []string{"closes", "resets", "half-closes", "waits"} {
+		c := r.dial(t)
+		how <- does
+		switch does {
+		case "closes":
+			mustEOF(t, c)
+			c.Close()
+		case "resets":
+			mustReset(t, c)
+		case "half-closes":
+			mustEOF(t, c)
+			_, _ = io.WriteString(c, "GET is no request here\n")
+			_ = c.CloseWrite()
+			if got := await(t, heard); got != "GET is no request here\n" {
+				t.Errorf("the server heard %q", got)
+			}
+		case "waits":
+			_ = c.CloseWrite()
+			mustEOF(t, c)
+		}
+	}
+	r.wantSeries(t, "1", "istio_tcp_connections_opened_total")
+	r.wantSeries(t, "1", "istio_tcp_connections_closed_total")
+	r.wantSeries(t, "3", "vitrine_protocol_detection_total", "result=closed")
+}
+
 func TestDetectsServerFirst(t *testing.T) {
 	at := origin(t, func(c *net.TCPConn) {
 		_, _ = io.WriteString(c, "220 mx ESMTP\r\n")
