@@ -63,6 +63,13 @@ func keyOf(l map[string]string, protocol Protocol, lost bool) key {
 	k.source = party{namespace: known(l["source_workload_namespace"]), workload: orUnknown(l["source_workload"]), version: orUnknown(l["source_version"])}
 	k.destination = party{namespace: known(l["destination_workload_namespace"]), workload: orUnknown(l["destination_workload"]), version: orUnknown(l["destination_version"])}
 	k.protocol, k.service = protocol, known(l["destination_service"])
+	switch l["destination_service_name"] {
+	case mesh.PassthroughCluster, mesh.InboundPassthroughCluster:
+		// A workload's own address was called, by some name and port: no service.
+		if k.destination.workload != mesh.Unknown {
+			k.service = ""
+		}
+	}
 	if k.source.workload == mesh.Unknown {
 		k.source = party{namespace: k.source.namespace, workload: mesh.Unknown, version: mesh.Unknown}
 	}

@@ -26,7 +26,10 @@ type Config struct {
 	// exist, and are never asked for on the host.
 	Search []string
 	Files  []File // files that exist only inside the case
-	Dirs   []Dir  // empty directories that exist only inside the case
+	Dirs   []Dir  // directories that are nowhere else to be seen
+	// VolumeDir is a directory of the host, which must exist, where the volumes of Dirs
+	// are kept from one case to the next; if "", they are empty and end with the case.
+	VolumeDir string
 	// Executable is started with the argument "agent"; "" means this program.
 	Executable string
 	Log        *slog.Logger // nil discards

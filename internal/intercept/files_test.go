@@ -255,6 +255,30 @@ func TestNestedMounts(t *testing.T) {
 	}
 }
 
+// TestVolumesLast: with a directory for them, volumes are in the next case what they
+// were in the one before; files mounted in them are those of the case.
+func TestVolumesLast(t *testing.T) {
+	host, volumes := t.TempDir(), t.TempDir()
+	before, log := listing(t, host), ""
+	for _, word := range []string{"first", "second"} {
+		log += word + "\n"
+		t.Run(word, func(t *testing.T) { // the case ends with it
+			cfg := config(t)
+			cfg.VolumeDir = volumes
+			cfg.Dirs = []intercept.Dir{{Path: host + "/data", Volume: "data"}, {Path: host + "/part", Volume: "data/part"}}
+			cfg.Files = []intercept.File{{Path: host + "/data/cfg/name", Mount: host + "/data/cfg", Data: []byte(word), Mode: 0o644}}
+			script := "echo " + word + " >> data/log; echo x > part/y; cat data/part/y data/log data/cfg/name"
+			exit, out, err := startCase(t, cfg).Exec(testContext(t), []string{"sh", "-c", script}, nil, host)
+			if want := "x\n" + log + word; err != nil || exit.Code != 0 || string(out) != want {
+				t.Errorf("%v, %v: %q, want %q", exit, err, out, want)
+			}
+		})
+	}
+	if diff := cmp.Diff(before, listing(t, host)); diff != "" {
+		t.Errorf("the host changed (-before +after)\n%s", diff)
+	}
+}
+
 // TestMountOfNoPlace: what cannot be mounted is told with its path, and with what
 // to do.
 func TestMountOfNoPlace(t *testing.T) {

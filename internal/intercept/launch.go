@@ -103,7 +103,7 @@ func (c *Case) handshake() error {
 	}
 	err = c.ch.sendJSON(packet{kind: kindSetup}, setupRequest{
 		Hostname: c.cfg.Hostname, IP4: c.cfg.IP4, IP6: c.cfg.IP6, MeshOnly: c.cfg.MeshOnly,
-		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files, Dirs: c.cfg.Dirs,
+		ResolvConf: resolvConf(&c.cfg), Hosts: hostsFile(hosts, &c.cfg), Files: c.cfg.Files, Dirs: c.cfg.Dirs, VolumeDir: c.cfg.VolumeDir,
 		UID: os.Geteuid(), GID: os.Getegid(),
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ type setupRequest struct {
 	Hosts      []byte // content of the case's /etc/hosts
 	Files      []File
 	Dirs       []Dir
+	VolumeDir  string
 	UID, GID   int // owner of the files
 }
 

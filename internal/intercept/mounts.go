@@ -6,7 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +25,7 @@ type File struct {
 	Mount string
 }
 
-// Dir is a writable directory that is empty when the case begins and ends with it.
+// Dir is a writable directory; see Config.VolumeDir for how long it lasts.
 type Dir struct {
 	Path string // absolute and clean
 	// Volume names what is mounted: Dirs with the same name are one directory at
@@ -45,6 +47,7 @@ type Dir struct {
 type mounter struct {
 	stage    string
 	stageDev uint64
+	volumes  []string // where volumes of the volume directory are mounted
 	uid, gid int
 	next     int
 }
@@ -91,7 +94,7 @@ func (m *mounter) mountAll(req *setupRequest) (notes []string, err error) {
 	if err := m.put("/etc/hosts", req.Hosts, 0o644); err != nil {
 		notes = append(notes, "no entry for the own name: "+err.Error())
 	}
-	if err := m.mountVolumes(req.Files, req.Dirs); err != nil {
+	if err := m.mountVolumes(req.Files, req.Dirs, req.VolumeDir); err != nil {
 		return notes, volumeError{err}
 	}
 	return notes, nil
@@ -159,7 +162,7 @@ func (m *mounter) ensure(path string, dir bool) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if dev != m.stageDev {
+	if dev != m.stageDev && !m.ofVolume(place) {
 		if err := m.privatize(place); err != nil {
 			return "", fmt.Errorf("make a private copy of %s: %w", place, err)
 		}
@@ -176,6 +179,12 @@ func (m *mounter) ensure(path string, dir bool) (string, error) {
 		}
 	}
 	return place, nil
+}
+
+// ofVolume reports whether place is in a volume that is kept on the host, and may
+// be changed as the stage may.
+func (m *mounter) ofVolume(place string) bool {
+	return slices.ContainsFunc(m.volumes, func(v string) bool { return place == v || strings.HasPrefix(place, v+"/") })
 }
 
 // deepest finds the deepest existing part of path, without symbolic links, and

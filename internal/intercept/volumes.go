@@ -2,7 +2,9 @@ package intercept
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,18 +24,19 @@ type volumeMount struct {
 	staged   string // what is to appear there
 	dir      bool
 	readOnly bool
-	depth    int // of where path leads without symbolic links
+	kept     bool // on the host, from one case to the next
+	depth    int  // of where path leads without symbolic links
 }
 
 // mountVolumes mounts files and directories. One can be mounted in another, so
 // outer ones come first. A mount point that an outer volume lacks is made in it,
 // which is why volumes become read-only when everything has its place.
-func (m *mounter) mountVolumes(files []File, dirs []Dir) error {
+func (m *mounter) mountVolumes(files []File, dirs []Dir, volumeDir string) error {
 	mounts, err := m.stageFiles(files)
 	if err != nil {
 		return err
 	}
-	more, err := m.stageDirs(dirs)
+	more, err := m.stageDirs(dirs, volumeDir)
 	if err != nil {
 		return err
 	}
@@ -59,6 +62,9 @@ func (m *mounter) mountVolumes(files []File, dirs []Dir) error {
 		if v.readOnly {
 			readOnly = append(readOnly, place)
 		}
+		if v.kept {
+			m.volumes = append(m.volumes, place)
+		}
 	}
 	for _, place := range readOnly {
 		if err := protect(place); err != nil {
@@ -68,8 +74,8 @@ func (m *mounter) mountVolumes(files []File, dirs []Dir) error {
 	return nil
 }
 
-// stageDirs makes the empty directories.
-func (m *mounter) stageDirs(dirs []Dir) ([]volumeMount, error) {
+// stageDirs makes the directories, or finds those that were made before.
+func (m *mounter) stageDirs(dirs []Dir, volumeDir string) ([]volumeMount, error) {
 	var mounts []volumeMount
 	volumes := map[string]string{}
 	for _, d := range dirs {
@@ -77,7 +83,7 @@ func (m *mounter) stageDirs(dirs []Dir) ([]volumeMount, error) {
 		staged, ok := volumes[volume]
 		if !ok {
 			var err error
-			if staged, err = m.newDir(0o777); err != nil {
+			if staged, err = m.volume(volumeDir, volume); err != nil {
 				return nil, err
 			}
 			volumes[volume] = staged
@@ -86,9 +92,22 @@ func (m *mounter) stageDirs(dirs []Dir) ([]volumeMount, error) {
 		if err := os.MkdirAll(staged, 0o777); err != nil {
 			return nil, fmt.Errorf("make %s of volume %s: %w", sub, volume, err)
 		}
-		mounts = append(mounts, volumeMount{path: d.Path, staged: staged, dir: true})
+		mounts = append(mounts, volumeMount{path: d.Path, staged: staged, dir: true, kept: volumeDir != ""})
 	}
 	return mounts, nil
+}
+
+// volume makes the directory of a volume in volumeDir, if it is not there, or an empty
+// one on the stage if volumeDir is "".
+func (m *mounter) volume(volumeDir, name string) (string, error) {
+	if volumeDir == "" {
+		return m.newDir(0o777)
+	}
+	dir := filepath.Join(volumeDir, name)
+	if err := m.mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make volume %s: %w", name, err)
+	}
+	return dir, nil
 }
 
 // stageFiles writes the files, those of one Mount into one directory.

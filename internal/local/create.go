@@ -111,6 +111,10 @@ func (s *Supervisor) create(set *mesh.WorkloadSet, name, hash, restartedAt strin
 	if err := os.RemoveAll(boot.LogDir); err != nil {
 		s.o.Log.Warn("log of an earlier pod is continued", "pod", key, "error", err)
 	}
+	// An empty directory is empty in every new pod, also of an old name.
+	if err := os.RemoveAll(filepath.Join(boot.StateDir, pod.VolumeDir)); err != nil {
+		s.o.Log.Warn("directories of an earlier pod are not empty", "pod", key, "error", err)
+	}
 	p := newKeptPod(boot, ordinal)
 	s.pods[key] = p
 	s.launched = append(s.launched, p)

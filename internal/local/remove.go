@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/local/pod"
-	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // remove forgets a pod that has ended and clears its run directory.
@@ -17,10 +16,8 @@ func (s *Supervisor) remove(ctx context.Context, p *keptPod) {
 	if err := os.RemoveAll(p.boot.RunDir); err != nil {
 		s.o.Log.WarnContext(ctx, "run directory not removed", "pod", p.key, "error", err)
 	}
-	if p.boot.Set.Kind != mesh.KindStatefulSet { // its name will come again
-		if err := os.RemoveAll(p.boot.StateDir); err != nil {
-			s.o.Log.WarnContext(ctx, "state directory not removed", "pod", p.key, "error", err)
-		}
+	if err := os.RemoveAll(p.boot.StateDir); err != nil {
+		s.o.Log.WarnContext(ctx, "state directory not removed", "pod", p.key, "error", err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,12 +1,15 @@
 package local_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vitrine-mesh/vitrine/internal/manifest"
+	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
 // volumeJob looks at its volumes: at /usr/share there is a lot on the host, and
@@ -71,4 +74,35 @@ func TestVolumesFromTheManifest(t *testing.T) {
 	if entries, err := os.ReadDir("/usr/share"); err != nil || len(entries) < 3 {
 		t.Errorf("the host's own /usr/share: %d entries, %v", len(entries), err)
 	}
+}
+
+// TestVolumesLastAsLongAsThePod: what a program keeps in an emptyDir outlives its proxy,
+// as it outlives a container in Kubernetes, but not its pod, though the next one of a
+// StatefulSet has its name.
+func TestVolumesLastAsLongAsThePod(t *testing.T) {
+	w := newWorld(t)
+	keeper := func(word string) mesh.WorkloadSet {
+		set := deployment("db", 1)
+		set.Kind = mesh.KindStatefulSet
+		set.Containers[0].Args = []string{"sh", "-c", "echo x >> log; echo " + word + " $(wc -l < log); exec sleep 1000"}
+		set.Containers[0].Dir, set.Containers[0].Dirs = "/srv/data", []mesh.Dir{{Path: "/srv/data", Volume: "data"}}
+		set.Containers[0].Ports = nil
+		return set
+	}
+	w.apply(t, keeper("first"))
+	w.printed(t, "first 1")
+	if err := syscall.Kill(w.settled(t)[0].ProxyPID, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	w.printed(t, "first 2")
+	w.apply(t)
+	eventually(t, func() error {
+		left, err := filepath.Glob(filepath.Join(w.dir, "data", "pods", "*", "*"))
+		if err == nil && len(left) > 0 {
+			return fmt.Errorf("the pod left %q", left)
+		}
+		return err
+	})
+	w.apply(t, keeper("second"))
+	w.printed(t, "second 1")
 }

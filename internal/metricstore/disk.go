@@ -34,6 +34,7 @@ type guardedStorage struct {
 	next    storage.Storage
 	reason  atomic.Pointer[string]
 	refused prometheus.Counter
+	turns   turns
 }
 
 var (
@@ -77,6 +78,10 @@ func (g *guardedStorage) Appender(ctx context.Context) storage.Appender {
 
 // AppenderV2 implements storage.AppendableV2.
 func (g *guardedStorage) AppenderV2(ctx context.Context) storage.AppenderV2 {
+	return &sharedAppender{AppenderV2: g.appenderV2(ctx), turns: &g.turns}
+}
+
+func (g *guardedStorage) appenderV2(ctx context.Context) storage.AppenderV2 {
 	if g.refusal() != "" {
 		return refuserV2{refuser{g}}
 	}

@@ -77,14 +77,9 @@ func (s *Store) tryFinal(ctx context.Context, target labels.Labels, contentType 
 	if parser == nil {
 		return fmt.Errorf("content type %q: %w", contentType, err)
 	}
-	app := s.writable.AppenderV2(ctx)
-	if err := appendFinal(app, parser, target, now); err != nil {
-		return errors.Join(err, app.Rollback())
-	}
-	if err := app.Commit(); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	return nil
+	return s.writable.alone(ctx, func(app storage.AppenderV2) error {
+		return appendFinal(app, parser, target, now)
+	})
 }
 
 // finalSample is one series of an exposition.

@@ -1,6 +1,7 @@
 package metricstore
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -92,6 +93,41 @@ func TestAppendFinalBetweenScrapes(t *testing.T) {
 		_, ok := r.value(`count(requests_total)`)
 		return !ok
 	})
+}
+
+// What the last exposition adds to series that a scrape has just begun is there after
+// the next start too, though that scrape ends after it.
+func TestAppendFinalAmidAScrape(t *testing.T) {
+	dir := t.TempDir()
+	r := start(t, Options{Dir: dir})
+	target := Target{Address: "127.0.0.1:15020"}
+	labels, err := r.scrapeLabels("apps", target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := promlabels.NewBuilder(labels)
+	b.Set("__name__", "requests_total")
+	app := r.writable.AppenderV2(t.Context())
+	if _, err := app.Append(0, b.Labels(), 0, time.Now().UnixMilli(), 3, nil, nil, storage.AppendV2Options{}); err != nil {
+		t.Fatal(err)
+	}
+	final := make(chan error, 1)
+	go func() {
+		final <- r.AppendFinal(t.Context(), "apps", target, "text/plain;version=0.0.4", []byte("requests_total 8\n"))
+	}()
+	r.eventually("the exposition waits for the scrape, or is stored at once", func() bool {
+		if !r.writable.turns.mu.TryRLock() {
+			return true
+		}
+		r.writable.turns.mu.RUnlock()
+		return len(final) > 0
+	})
+	if err := errors.Join(app.Commit(), <-final); err != nil {
+		t.Fatal(err)
+	}
+	r.stop()
+	r = start(t, Options{Dir: dir})
+	r.awaitValue(`max_over_time(requests_total[1m])`, 8)
 }
 
 // A replica that comes back under the same name and address is counted from

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/vitrine-mesh/vitrine/internal/detect"
@@ -145,7 +146,7 @@ type race struct {
 	stop   atomic.Bool           // it shall end
 	done   chan struct{}         // closed when it has ended; nil if it was never started
 	found  *early                // its result, read after done
-	broke  bool                  // found.conn was reset, read after done
+	broke  bool                  // the server reset the connection, read after done
 }
 
 func (r *race) run(ctx context.Context) {
@@ -273,6 +274,9 @@ func (r *race) listen(ctx context.Context) {
 				return
 			}
 			r.broke = err != nil && !errors.Is(err, io.EOF)
+		} else {
+			// Refused is another error: this server accepted, and was quick to reset.
+			r.broke = errors.Is(e.err, syscall.ECONNRESET)
 		}
 		r.spoke.Store(true)
 		_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // wakes run; fails only when closed, which wakes it too
@@ -283,7 +287,7 @@ func (r *race) listen(ctx context.Context) {
 // reports whether the race is over.
 func (r *race) server(quiet *time.Time) bool {
 	<-r.done
-	if r.found.err != nil {
+	if r.found.err != nil && !r.broke {
 		if r.early == nil { // the first time: leave the client a moment
 			r.early = r.found
 			if until := time.Now().Add(detectRefused); quiet.IsZero() {

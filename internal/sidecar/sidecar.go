@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -90,6 +91,12 @@ func (s *sidecar) serve(ctx context.Context) (err error) {
 	// 3. The case.
 	s.runtime.Waiting("building the case")
 	cfg := caseConfig(s.b)
+	if len(cfg.Dirs) > 0 {
+		cfg.VolumeDir = filepath.Join(s.b.StateDir, pod.VolumeDir)
+		if err := os.MkdirAll(cfg.VolumeDir, 0o700); err != nil {
+			return fmt.Errorf("make the directory of the volumes: %w", err)
+		}
+	}
 	cfg.Log, cfg.DNSAnswered = s.log, recorder.DNSAnswered
 	place, err := intercept.Start(ctx, cfg)
 	if err != nil {

@@ -17,9 +17,11 @@ import (
 // Names of the files in the run directory of one pod.
 const (
 	BootstrapFile = "bootstrap.json"
-	FinalFile     = "final.json" // last Status of a pod that ended for good
-	SocketFile    = "pod.sock"
-	lockFile      = "lock"
+	// VolumeDir is where the pod's volumes are, in its state directory.
+	VolumeDir  = "volumes"
+	FinalFile  = "final.json" // last Status of a pod that ended for good
+	SocketFile = "pod.sock"
+	lockFile   = "lock"
 )
 
 // ProxyContainer is the name under which the proxy's own log and resource use
@@ -43,7 +45,7 @@ type Bootstrap struct {
 	XDSSocket     string `json:"xdsSocket"`     // ADS of the control plane
 	ControlSocket string `json:"controlSocket"` // takes the last metrics
 	RunDir        string `json:"runDir"`        // of this pod: socket, lock, this file
-	StateDir      string `json:"stateDir"`      // of this pod, survives reboots: last good configuration
+	StateDir      string `json:"stateDir"`      // of this pod, survives reboots: last good configuration, volumes
 	LogDir        string `json:"logDir"`        // of this pod; "" keeps no logs
 
 	// Foreground hands the caller's terminal to the one program, which is
