@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vitrine-mesh/vitrine/internal/mesh"
 )
 
@@ -197,9 +199,9 @@ func TestServerThatReadsNoMore(t *testing.T) {
 		})
 	}
 	until(t, "the bodies are stuck", func() bool {
-		before := received(h)
+		before := received(t, h)
 		pause(t.Context(), 300*time.Millisecond)
-		return before > 0 && received(h) == before
+		return before > 0 && received(t, h) == before
 	})
 	close(answered)
 	clients.Wait()
@@ -210,12 +212,23 @@ func TestServerThatReadsNoMore(t *testing.T) {
 	}
 }
 
-// received is how much was sent to the endpoints in connections that are open.
-func received(h *hop) (n int) {
+// received is how much the endpoints' kernels took in connections that are open.
+func received(t *testing.T, h *hop) (n uint64) {
+	t.Helper()
 	for _, c := range h.p.connections(mesh.Outbound) {
-		if up := c.watch.up.Load(); up != nil {
-			n += int(up.Written())
+		up := c.watch.up.Load()
+		if up == nil {
+			continue
 		}
+		raw, err := up.NetConn().(*net.TCPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) { // fails where the connection has just ended
+			if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+				n += info.Bytes_acked
+			}
+		})
 	}
 	return n
 }
