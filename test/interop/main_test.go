@@ -241,12 +241,12 @@ func startMesh(t *testing.T, yaml string, args ...string) *meshRun {
 		t.Fatal(err)
 	}
 	m := &meshRun{file: file, runDir: filepath.Join(dir, "run")}
+	t.Cleanup(func() { _ = os.Remove(boxEnds()) }) // after the mesh has ended
 	start(t, time.Minute, tool(t, "vitrine"), append([]string{
 		"up", "-f", file, "--run-dir", m.runDir, "--data-dir", filepath.Join(dir, "data"), "--scrape-interval", "500ms",
 		"--prometheus-addr", "127.0.0.1:0", "--control-addr", "127.0.0.1:0",
 	}, args...)...)
 	if strings.Contains(yaml, boxEnds()) {
-		_ = os.Remove(boxEnds()) // of the mesh before
 		endBox(t)
 	}
 	m.client = daemon.NewClient(m.runDir)
