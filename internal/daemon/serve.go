@@ -114,7 +114,7 @@ func (m *Mesh) serve(ctx context.Context, l listeners) error {
 			return nil
 		}
 		close(m.stopping)
-		if n := len(m.local.Pods()); n > 0 {
+		if n := m.Status().Workloads; n > 0 { // the number that `vitrine down` tells, too
 			fmt.Fprintf(m.io.Progress, "stopping %s (Ctrl-C again does not wait)\n", Count(n, "workload"))
 		}
 		m.stopErr = m.stopPrograms(base)
