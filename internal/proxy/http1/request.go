@@ -186,15 +186,6 @@ func (r *Request) checkHost(hosts int) error {
 	return checkAuthority(r.Authority)
 }
 
-func checkAuthority(a []byte) error {
-	for _, c := range a {
-		if !isHost[c] {
-			return ErrHost
-		}
-	}
-	return nil
-}
-
 // setTarget reads the four forms of RFC 9112, 3.2.
 func (r *Request) setTarget(target []byte) error {
 	for _, c := range target {
@@ -228,17 +219,11 @@ func (r *Request) setTarget(target []byte) error {
 }
 
 func (r *Request) setConnect(target []byte) error {
-	colon := bytes.LastIndexByte(target, ':')
-	if colon < 1 {
+	host, ok := tunnelEnd(target)
+	if !ok {
 		return ErrTarget
 	}
-	if port, ok := parseLength(target[colon+1:]); !ok || port == 0 || port > 65535 {
-		return ErrTarget
-	}
-	if err := checkAuthority(target); err != nil {
-		return ErrTarget
-	}
-	if len(r.Authority) > 0 && !equalFold(r.Authority, target) && !equalFold(r.Authority, target[:colon]) {
+	if len(r.Authority) > 0 && !equalFold(r.Authority, target) && !equalFold(r.Authority, target[:host]) {
 		return ErrHostMismatch
 	}
 	if r.Framing != NoBody && (r.Framing == Chunked || r.Length > 0) {

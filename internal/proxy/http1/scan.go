@@ -61,10 +61,11 @@ func (s *HeadScanner) firstByte(buf []byte) error {
 //nolint:gochecknoglobals // immutable table
 var isToken = table("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
-// isHost marks the characters of a host and port (RFC 3986, 3.2.2).
+// isHost marks the characters of a host that is a name (reg-name of RFC 3986, 3.2.2),
+// without escapes.
 //
 //nolint:gochecknoglobals // immutable table
-var isHost = table("!$%&'()*+,-.:;=[]_~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+var isHost = table("!$&'()*+,-.;=_~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 func table(members string) (t [256]bool) {
 	for i := range len(members) {
