@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"regexp"
-	"strconv"
 	"strings"
 
 	yaml "go.yaml.in/yaml/v3"
@@ -44,30 +42,6 @@ func (l *loader) decodeFile(f *file) {
 			}
 		}
 	}
-}
-
-var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line (\d+): )?`)
-
-func (l *loader) syntaxError(f *file, doc document, err error) {
-	text, line := err.Error(), doc.line
-	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
-		text = text[len(m[0]):]
-		if n, err := strconv.Atoi(m[1]); err == nil {
-			line = doc.line + n - 1
-		}
-	}
-	remedy := "correct the YAML here or in the line above"
-	if strings.Contains(text, "tab") || strings.Contains(text, "cannot start any token") {
-		remedy = "indent with spaces, and quote values that begin with a special character"
-	}
-	if strings.HasPrefix(text, "did not find expected ',' or") {
-		line++ // the parser counts from 0 here
-		remedy = "correct what stands between the brackets that begin in this line; values with ?, : or # in them need quotes"
-	}
-	if bytes.Contains(doc.data, []byte("{{")) {
-		remedy = "this looks like a template; give what it makes, as of helm template"
-	}
-	l.diags = append(l.diags, Diagnostic{File: f.name, Line: line, Problem: "is not YAML: " + text, Remedy: remedy})
 }
 
 // decodeObject decodes the object, or list of objects, at n. offset is added
