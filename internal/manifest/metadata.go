@@ -49,4 +49,9 @@ func (o *object) checkLabels(path string, labels map[string]string) {
 	}
 }
 
-func quoted(s string) string { return `"` + strings.ToValidUTF8(shorten(s), "?") + `"` }
+// quoted quotes a name or path as it is: who corrects it looks for all of it. Only what
+// is longer than any path (PATH_MAX of Linux) is cut.
+func quoted(s string) string {
+	const longestPath = 4096
+	return `"` + strings.ToValidUTF8(shortenTo(s, longestPath), "?") + `"`
+}

@@ -100,8 +100,10 @@ func describe(n *yaml.Node) string {
 	}
 }
 
-func shorten(s string) string {
-	const most = 60
+// shorten cuts a value, so that a message tells it apart and stays one line.
+func shorten(s string) string { return shortenTo(s, 60) }
+
+func shortenTo(s string, most int) string {
 	if len(s) <= most {
 		return s
 	}
